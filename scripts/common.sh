@@ -1,0 +1,99 @@
+# shellcheck shell=bash
+#
+# What the scripts share: where things are, how they speak, and how they run a
+# step that takes long.
+#
+# SRC is the source tree that is built: build/src, to which apply.sh applies
+# patches/, or another one (TREE=), for a developer.  Everything built from a
+# tree is below OUT.
+
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=$ROOT/build
+REPO=$BUILD/src
+
+if [ -n "${TREE:-}" ]; then
+	SRC=$(cd "$ROOT" && realpath "$TREE")
+	OUT=$BUILD/tree-$(basename "$SRC")
+else
+	SRC=$REPO
+	OUT=$BUILD
+fi
+LOG=$OUT/log
+mkdir -p "$LOG"
+
+say() {
+	printf '%s\n' "$*"
+}
+
+die() {
+	printf 'error: %s\n' "$*" >&2
+	exit 1
+}
+
+# A script prints the comment at its top as its help.
+usage() {
+	sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+}
+
+case "${1:-}" in
+-h|--help)
+	usage
+	exit 0
+	;;
+esac
+
+# One at a time: what is below OUT has one writer.  Children inherit the lock.
+if [ -z "${GMEM_LOCK:-}" ]; then
+	exec 9>>"$OUT/lock"
+	if ! flock -n 9; then
+		say "another run is using $OUT; waiting for it to end"
+		flock 9
+	fi
+	export GMEM_LOCK=$OUT
+fi
+
+# step LOG-NAME TEXT COMMAND...: run COMMAND with its output in a log, show how
+# long it takes, and if it fails, what matters of the log.
+step() {
+	local log=$LOG/$1.log text=$2 start=$SECONDS ticker status=0
+
+	shift 2
+	(
+		exec 9>&-
+		trap '' INT
+		while sleep "$([ -t 1 ] && echo 1 || echo 30)"; do
+			kill -0 $$ 2>/dev/null || exit 0
+			if [ -t 1 ]; then
+				printf '\r%s ... %d s ' "$text" $((SECONDS - start))
+			else
+				printf '%s ... %d s\n' "$text" $((SECONDS - start))
+			fi
+		done
+	) &
+	ticker=$!
+	[ ! -t 1 ] || printf '%s ... ' "$text"
+	"$@" >"$log" 2>&1 </dev/null || status=$?
+	kill "$ticker" 2>/dev/null || true
+	wait "$ticker" 2>/dev/null || true
+	[ ! -t 1 ] || printf '\r\033[K'
+	if [ "$status" != 0 ]; then
+		say "$text: failed after $((SECONDS - start)) s" >&2
+		grep -nE 'error|Error|warning: |undefined reference|No rule|No such|\*\*\*|^E: ' "$log" |
+			tail -n 20 >&2 || tail -n 20 "$log" >&2
+		die "see the whole log in ${log#"$ROOT"/}"
+	fi
+	say "$text: $((SECONDS - start)) s"
+}
+
+# row_plan ROW: the line of a plan that loads KVM as a row of vm/tests says.
+# Trees without the parameter load it without.
+row_plan() {
+	local variant value
+
+	read -r variant value < <(awk -v row="$1" '$1 == "row" && $2 == row { print $3, $4 }' \
+		"$ROOT/vm/tests") || die "vm/tests has no row $1"
+	grep -q gmem_in_place_conversion "$OUT/kernel-$variant/arch/x86/kvm/kvm.ko" || value=-
+	printf 'kvm\trow %s\t%s\t%s\n' "$1" "$variant" "$value"
+}

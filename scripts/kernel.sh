@@ -1,0 +1,101 @@
+#!/bin/bash
+# Configure and build the kernel for the test VM: scripts/kernel.sh VARIANT...
+#
+# A variant is what follows "attrs-" in config/, n or y, and may name more
+# fragments: n-debug is vm.config + attrs-n.config + debug.config.  The result
+# is in kernel-VARIANT; uapi has the headers for programs, the same for all.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+# Nothing that differs between two builds of the same source
+export KBUILD_BUILD_USER=gmem KBUILD_BUILD_HOST=vm KBUILD_BUILD_VERSION=1
+export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
+export CCACHE_DIR=$BUILD/ccache
+
+fragments() {
+	local part prefix=attrs-
+
+	echo "$ROOT/config/vm.config"
+	for part in ${1//-/ }; do
+		[ -e "$ROOT/config/$prefix$part.config" ] ||
+			die "$1: there is no config/$prefix$part.config"
+		echo "$ROOT/config/$prefix$part.config"
+		prefix=
+	done
+}
+
+# The fragments get what they ask for, except that a tree without
+# KVM_VM_MEMORY_ATTRIBUTES (the base) always tracks PRIVATE per VM.
+check_config() {
+	local config=$1 wrong
+
+	shift
+	wrong=$(grep -hE '^CONFIG_' "$@" | grep -vxF -f "$config" || true
+		sed -n 's/^# \(CONFIG_[^ ]*\) is not set/^\1=/p' "$@" |
+			grep -f - "$config" || true)
+	if ! grep -q KVM_VM_MEMORY_ATTRIBUTES "$SRC/arch/x86/kvm/Kconfig"; then
+		wrong=$(grep -v '^CONFIG_KVM_VM_MEMORY_ATTRIBUTES=' <<<"$wrong" || true)
+	fi
+	[ -z "$wrong" ] || {
+		echo "error: these came out differently than config/ asks:"
+		echo "$wrong"
+		return 1
+	}
+}
+
+configure() {
+	local out=$1 new=$1/new-config
+
+	shift
+	rm -rf "$new"
+	mkdir "$new" && cd "$SRC" &&
+		scripts/kconfig/merge_config.sh -n -Q -O "$new" kernel/configs/tiny-base.config \
+			kernel/configs/tiny.config arch/x86/configs/tiny.config "$@" &&
+		check_config "$new/.config" "$@" || return
+	cmp -s "$new/.config" "$out/.config" || mv "$new/.config" "$out/.config"
+	rm -rf "$new"
+}
+
+build() {
+	make -C "$SRC" O="$1" CC="ccache gcc" -j"$(nproc)" vmlinux modules headers
+}
+
+# What the configuration depends on: fragments and Kconfig files
+config_id() {
+	{
+		cat "$@"
+		cd "$SRC"
+		git ls-files -z -- '*Kconfig*' | xargs -0 cat
+	} | sha256sum
+}
+
+# What all of the build depends on; nothing when the tree has changes of its own
+build_id() {
+	gcc --version | head -n 1
+	cat "$ROOT/scripts/kernel.sh"
+	git -C "$SRC" write-tree
+	[ -z "$(git -C "$SRC" status --porcelain)" ] || date +%s.%N
+}
+
+for variant; do
+	out=$OUT/kernel-$variant
+	mapfile -t files < <(fragments "$variant")
+
+	mkdir -p "$out"
+
+	id=$(config_id "${files[@]}")
+	if [ "$(cat "$out/config-id" 2>/dev/null)" != "$id" ]; then
+		rm -f "$out"/*-id
+		step "config-$variant" "configure kernel-$variant" configure "$out" "${files[@]}"
+		echo "$id" >"$out/config-id"
+	fi
+
+	id="$id $(build_id)"
+	if [ "$(cat "$out/build-id" 2>/dev/null)" != "$id" ]; then
+		rm -f "$out/build-id"
+		step "kernel-$variant" "build kernel-$variant" build "$out"
+		ln -sfn "kernel-$variant/usr/include" "$OUT/uapi"
+		echo "$id" >"$out/build-id"
+	fi
+done

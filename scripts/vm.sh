@@ -1,0 +1,192 @@
+#!/bin/bash
+# Boot the test VM, run programs in it, and judge what happened.
+#
+#   scripts/vm.sh [-r ROW] [-t SECONDS] [-a FILE]... COMMAND...
+#       run one shell command line, with KVM as row ROW of vm/tests has it;
+#       its output is shown
+#   scripts/vm.sh -p PLAN [-a FILE]...
+#       do what a plan says (see vm/init.c); one line is shown for each program
+#   scripts/vm.sh [-r ROW] [-a FILE]... -i
+#       a shell in the VM
+#
+# -a FILE puts a file into the VM's /bin.  /tests has the selftests that the
+# command or plan names.  ACCEL=tcg or ACCEL=kvm overrides how it is run.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+row=1 seconds=600 plan='' interactive='' add=()
+while getopts r:t:a:p:i opt; do
+	case $opt in
+	r) row=$OPTARG ;;
+	t) seconds=$OPTARG ;;
+	a) add+=("$(realpath "$OPTARG")") ;;
+	p) plan=$(realpath "$OPTARG") ;;
+	i) interactive=y ;;
+	*) usage >&2; exit 2 ;;
+	esac
+done
+shift $((OPTIND - 1))
+
+VM=$OUT/vm
+NAME=$(basename "${plan:-command}")
+CONSOLE=$LOG/vm-$NAME.console.log
+TAP=$LOG/vm-$NAME.tap
+mkdir -p "$VM"
+
+# static SOURCE: compile a program of ours for the VM
+static() {
+	local program
+
+	program=$VM/$(basename "$1" .c)
+	[ "$program" -nt "$1" ] ||
+		gcc -Wall -Wextra -Werror -O2 -static -s -o "$program" "$1"
+}
+
+# initramfs PLAN FILE...: what the VM boots with
+initramfs() {
+	local root=$VM/root variant program module
+
+	rm -rf "$root"
+	mkdir -p "$root"/{bin,tests}
+	cp "$VM/init" "$root/init"
+	cp "$1" "$root/plan"
+	cp "$ROOT/vm/problems" "$root/problems"
+	cp "$(command -v busybox)" "$root/bin/busybox"
+	busybox --list | grep -vx busybox | (cd "$root/bin" && xargs -n 1 ln -s busybox)
+	for variant in $(variants "$1"); do
+		mkdir -p "$root/modules/$variant"
+		for module in virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel}; do
+			program=$(basename "$module")
+			cp "$OUT/kernel-$variant/$module.ko" \
+				"$root/modules/$variant/${program//-/_}.ko"
+		done
+	done
+	# One that was not built is missing in the VM too, and fails there
+	grep -o '/tests/[^[:space:];|&]*' "$1" | sort -u | while read -r program; do
+		[ -x "$OUT$program" ] || continue
+		mkdir -p "$(dirname "$root$program")"
+		strip -o "$root$program" "$OUT$program"
+	done
+	shift
+	[ $# = 0 ] || cp "$@" "$root/bin/"
+	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$VM/initramfs"
+}
+
+# variants PLAN: those whose modules it loads
+variants() {
+	awk -F '\t' '$1 == "kvm" { print $3 }' "$1" | sort -u
+}
+
+# kernel PLAN: the one to boot.  The modules of all variants have to fit.
+kernel() {
+	local variant first=''
+
+	for variant in $(variants "$1"); do
+		[ -e "$OUT/kernel-$variant/vmlinux" ] ||
+			die "kernel-$variant is not built; run: make kernel"
+		if [ -z "$first" ]; then
+			first=$variant
+		else
+			cmp -s "$OUT/kernel-$first/vmlinux" "$OUT/kernel-$variant/vmlinux" ||
+				die "vmlinux of kernel-$first and kernel-$variant differ: no single boot can load the modules of both"
+		fi
+	done
+	echo "$OUT/kernel-$first/vmlinux"
+}
+
+# qemu ACCEL TIME-OUT KERNEL OPTION...
+qemu() {
+	local accel=$1 limit=$2 kernel=$3 cpu=host
+
+	shift 3
+	[ "$accel" = kvm ] || { accel=tcg,thread=multi; cpu=max,+svm,+npt; }
+	# QEMU ends when this script does, whatever ends it
+	setpriv --pdeathsig TERM timeout --foreground -k 10 "$limit" \
+		qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
+		-machine q35 -accel "$accel" -cpu "$cpu" -smp 2,sockets=2 -m 4G \
+		-object memory-backend-ram,id=ram0,size=2G -numa node,memdev=ram0,cpus=0 \
+		-object memory-backend-ram,id=ram1,size=2G -numa node,memdev=ram1,cpus=1 \
+		-kernel "$kernel" -initrd "$VM/initramfs" \
+		-append 'console=ttyS0 ignore_loglevel watchdog_thresh=30 workqueue.watchdog_thresh=60' \
+		"$@" 9>&-
+}
+
+# choose_accel PLAN: KVM, where it is seen to run a guest which runs a guest
+choose_accel() {
+	local id verdict=tcg
+
+	[ -z "${ACCEL:-}" ] || { echo "$ACCEL"; return; }
+	id=$(cat /proc/sys/kernel/random/boot_id)
+	if [ "$(head -n 1 "$VM/accel" 2>/dev/null)" != "$id" ]; then
+		if [ -r /dev/kvm ] && [ -w /dev/kvm ]; then
+			say "trying whether nested KVM works here, 20 s at most" >&2
+			grep -m 1 '^kvm' "$1" >"$VM/trial-plan"
+			printf 'run\ttrial\t10\ttrial\n' >>"$VM/trial-plan"
+			static "$ROOT/vm/trial.c"
+			initramfs "$VM/trial-plan" "$VM/trial"
+			if qemu kvm 20 "$(kernel "$VM/trial-plan")" -serial null -serial stdio \
+				</dev/null 2>"$LOG/vm-trial.log" | tee "$LOG/vm-trial.tap" |
+				awk '/^not ok/ { bad = 1 } /^#end/ { end = 1 } END { exit bad || !end }'
+			then
+				verdict=kvm
+			fi
+		fi
+		printf '%s\n' "$id" "$verdict" >"$VM/accel"
+	fi
+	sed -n 2p "$VM/accel"
+}
+
+if [ -z "$plan" ]; then
+	plan=$VM/command
+	row_plan "$row" >"$plan"
+	if [ -n "$interactive" ]; then
+		echo shell >>"$plan"
+	else
+		[ $# -gt 0 ] || { usage >&2; exit 2; }
+		printf 'run\t%s\t%d\t%s\n' "row $row: $*" "$seconds" "$*" >>"$plan"
+	fi
+	show=output
+else
+	show=results
+fi
+
+static "$ROOT/vm/init.c"
+accel=$(choose_accel "$plan")
+kernel=$(kernel "$plan")
+initramfs "$plan" "${add[@]}"
+
+if [ -n "$interactive" ]; then
+	say "a shell with KVM as in row $row; \"poweroff -f\" or Ctrl-A X ends it"
+	qemu "$accel" 1d "$kernel" -serial mon:stdio -serial "file:$TAP"
+	exit
+fi
+
+# All programs may use up their time, and some is for the rest.
+limit=$(awk -F '\t' '{ s += $1 == "run" ? $3 + 30 : 60 } END { print s + 120 }' "$plan")
+say "VM: $accel, at most $limit s; kernel's log in ${CONSOLE#"$ROOT"/}"
+rm -f "$CONSOLE" "$TAP"
+set +e
+qemu "$accel" "$limit" "$kernel" -serial "file:$CONSOLE" -serial stdio \
+	</dev/null 2>"$LOG/vm-$NAME.qemu.log" |
+	tee "$TAP" | "$ROOT/scripts/judge.sh" "$show"
+status=("${PIPESTATUS[@]}")
+set -e
+
+bad=''
+[ "${status[2]}" = 0 ] || bad=y
+case ${status[0]} in
+0) ;;
+124|137) bad="the VM did not end within $limit s and was stopped" ;;
+*) bad="QEMU ended with status ${status[0]}: $(tail -n 3 "$LOG/vm-$NAME.qemu.log")" ;;
+esac
+if first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
+	grep -m 1 -nE -f - "$CONSOLE" | cut -d: -f1) && [ -n "$first" ]; then
+	say "The kernel complained:"
+	tail -n +"$((first > 2 ? first - 2 : 1))" "$CONSOLE" | head -n 60 | sed 's/^/    /'
+	bad="the kernel's log has problems"
+fi
+[ -z "$bad" ] || {
+	[ "$bad" = y ] || say "$bad"
+	die "failed; kernel's log: ${CONSOLE#"$ROOT"/}, report: ${TAP#"$ROOT"/}"
+}

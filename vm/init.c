@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The first process in the test VM.  It mounts what tests need, loads KVM and
+ * runs programs as /plan says, and reports in TAP on the second serial port,
+ * which nothing else writes to.
+ *
+ * Nothing that goes wrong may look like a pass: every program has a time-out, a
+ * kernel message that matches /problems fails the program that caused it, the
+ * number of results is announced before the first one, and the last line is
+ * written only at the end.  The host checks both, and the kernel's log again.
+ *
+ * Lines of /plan; the words are separated by one tab, NAME is what results are
+ * reported as:
+ *	kvm	NAME	VARIANT	Y|N|-		unload KVM, load that of /modules/VARIANT
+ *						with gmem_in_place_conversion=Y|N
+ *						(-: there is no such parameter)
+ *	run	NAME	SECONDS	COMMAND		run COMMAND with a time-out
+ *	shell					a shell on the console
+ *
+ * A line of the report that begins with "# " is output of a program; what init
+ * itself has to say begins with "#" and no space.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <regex.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_LINES	512
+#define MAX_PROBLEMS	64
+#define KSFT_SKIP	4
+#define KILL_SECONDS	20
+#define UNLOAD_SECONDS	10
+#define PARAMETER	"gmem_in_place_conversion"
+
+static FILE *tap;
+static int nr_results;
+
+static regex_t problems[MAX_PROBLEMS];
+static int nr_problems;
+static int kmsg;
+
+static const char *vendor_module;
+static char loaded_name[128];
+
+/* The host sees the missing end of the report. */
+static void __attribute__((noreturn)) power_off(void)
+{
+	fflush(tap);
+	tcdrain(fileno(tap));
+	sync();
+	reboot(RB_POWER_OFF);
+	reboot(RB_AUTOBOOT);
+	for (;;)
+		pause();
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2)))
+bail_out(const char *fmt, ...)
+{
+	va_list args;
+
+	fprintf(tap, "Bail out! ");
+	va_start(args, fmt);
+	vfprintf(tap, fmt, args);
+	va_end(args);
+	fputc('\n', tap);
+	power_off();
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+static void write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		fprintf(tap, "#%s: %s\n", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The port carries bytes as they are. */
+static void open_results(void)
+{
+	struct termios tio;
+	int fd;
+
+	mkdir("/dev", 0755);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	fd = open("/dev/ttyS1", O_WRONLY | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || tcgetattr(fd, &tio))
+		_exit(1);	/* the kernel panics: its init is gone */
+	cfmakeraw(&tio);
+	tcsetattr(fd, TCSANOW, &tio);
+	tap = fdopen(fd, "w");
+	setvbuf(tap, NULL, _IOLBF, 0);
+}
+
+static void mount_all(void)
+{
+	static const struct {
+		const char *type, *dir;
+	} mounts[] = {
+		{ "proc", "/proc" },
+		{ "sysfs", "/sys" },
+		{ "tmpfs", "/tmp" },
+		{ "tmpfs", "/dev/shm" },
+		{ "devpts", "/dev/pts" },
+		{ "debugfs", "/sys/kernel/debug" },
+		{ "tracefs", "/sys/kernel/tracing" },
+		{ "cgroup2", "/sys/fs/cgroup" },
+	};
+
+	for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
+		mkdir(mounts[i].dir, 0755);
+		if (mount(mounts[i].type, mounts[i].dir, mounts[i].type, 0, NULL))
+			bail_out("mount %s: %s", mounts[i].dir, strerror(errno));
+	}
+}
+
+static void read_problems(void)
+{
+	FILE *f = fopen("/problems", "r");
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!line[0] || line[0] == '#')
+			continue;
+		if (nr_problems == MAX_PROBLEMS ||
+		    regcomp(&problems[nr_problems++], line, REG_EXTENDED | REG_NOSUB))
+			bail_out("/problems: cannot use \"%s\"", line);
+	}
+	if (!nr_problems)
+		bail_out("/problems is missing or empty");
+	fclose(f);
+
+	kmsg = open("/dev/kmsg", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (kmsg < 0)
+		bail_out("/dev/kmsg: %s", strerror(errno));
+}
+
+/* Leave a mark in the kernel's log. */
+static void note(const char *fmt, ...)
+{
+	char text[256];
+	va_list args;
+
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	dprintf(kmsg, "<6>gmem: %s\n", text);
+}
+
+/*
+ * Read what the kernel logged since the last call.  Returns the first message
+ * that matches a problem, or NULL.  When messages were lost it goes on: the
+ * console has them all, and the host looks there.
+ */
+static const char *kernel_problem(void)
+{
+	static char found[512];
+	char record[8192], *text;
+	ssize_t len;
+
+	found[0] = 0;
+	for (;;) {
+		len = read(kmsg, record, sizeof(record) - 1);
+		if (len < 0 && (errno == EPIPE || errno == EINTR))
+			continue;
+		if (len <= 0)
+			break;
+		record[len] = 0;
+		text = strchr(record, ';');
+		if (found[0] || !text)
+			continue;
+		text++;
+		text[strcspn(text, "\n")] = 0;
+		for (int i = 0; i < nr_problems; i++) {
+			if (!regexec(&problems[i], text, 0, NULL, 0)) {
+				snprintf(found, sizeof(found), "%s", text);
+				break;
+			}
+		}
+	}
+	return found[0] ? found : NULL;
+}
+
+static void __attribute__((format(printf, 3, 4)))
+result(bool ok, const char *name, const char *fmt, ...)
+{
+	const char *problem = kernel_problem();
+	va_list args;
+
+	fprintf(tap, "%s %d - %s # ", ok && !problem ? "ok" : "not ok",
+		++nr_results, name);
+	va_start(args, fmt);
+	vfprintf(tap, fmt, args);
+	va_end(args);
+	if (problem)
+		fprintf(tap, "; kernel: %s", problem);
+	fputc('\n', tap);
+}
+
+static int load_module(const char *variant, const char *module, const char *params)
+{
+	char path[128];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "/modules/%s/%s.ko", variant, module);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	ret = fd < 0 ? -1 : syscall(SYS_finit_module, fd, params, 0);
+	if (ret)
+		fprintf(tap, "#%s: %s\n", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* References from files that are just being closed go away by themselves. */
+static int unload_module(const char *module)
+{
+	double deadline = now() + UNLOAD_SECONDS;
+	int ret;
+
+	do {
+		ret = syscall(SYS_delete_module, module, O_NONBLOCK);
+		if (!ret || errno != EAGAIN)
+			break;
+		usleep(100 * 1000);
+	} while (now() < deadline);
+	if (ret)
+		fprintf(tap, "#cannot unload %s: %s\n", module, strerror(errno));
+	return ret;
+}
+
+static void unload_kvm(void)
+{
+	char name[160];
+	int ret;
+
+	if (!loaded_name[0])
+		return;
+	note("unload kvm");
+	ret = unload_module(vendor_module);
+	ret |= unload_module("kvm");
+	ret |= unload_module("irqbypass");
+	snprintf(name, sizeof(name), "%s: unload kvm", loaded_name);
+	result(!ret, name, "%s", ret ? "still in use" : "done");
+	loaded_name[0] = 0;
+}
+
+static void load_kvm(const char *name, const char *variant, const char *value)
+{
+	char params[64] = "", is[4] = "-", label[160];
+	bool ok;
+	FILE *f;
+
+	unload_kvm();
+	note("load kvm, VM_MEMORY_ATTRIBUTES=%s " PARAMETER "=%s", variant, value);
+	if (value[0] != '-')
+		snprintf(params, sizeof(params), PARAMETER "=%s", value);
+	ok = !load_module(variant, "irqbypass", "");
+	ok = ok && !load_module(variant, "kvm", params);
+	ok = ok && !load_module(variant, vendor_module, "");
+
+	f = fopen("/sys/module/kvm/parameters/" PARAMETER, "r");
+	if (f) {
+		if (!fgets(is, 2, f))
+			is[0] = 0;
+		fclose(f);
+	}
+	snprintf(loaded_name, sizeof(loaded_name), "%s", name);
+	snprintf(label, sizeof(label), "%s: load kvm", name);
+	result(ok && !strcmp(is, value), label,
+	       "VM_MEMORY_ATTRIBUTES=%s " PARAMETER "=%s", variant, is);
+}
+
+/* What the processor has decides: SVM when QEMU emulates it, else the host's. */
+static void find_vendor_module(void)
+{
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char line[4096];
+
+	while (f && !vendor_module && fgets(line, sizeof(line), f)) {
+		if (strncmp(line, "flags", 5))
+			continue;
+		if (strstr(line, " svm"))
+			vendor_module = "kvm_amd";
+		else if (strstr(line, " vmx"))
+			vendor_module = "kvm_intel";
+	}
+	if (!vendor_module)
+		bail_out("this processor has neither SVM nor VMX");
+	fclose(f);
+}
+
+static pid_t start(const char *command, int output)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	setsid();
+	dup2(open("/dev/null", O_RDONLY), 0);
+	dup2(output, 1);
+	dup2(output, 2);
+	chdir("/tmp");
+	execl("/bin/sh", "sh", "-c", command, NULL);
+	_exit(127);
+}
+
+/* Copy to the report until the deadline, or the end of the output. */
+static bool copy_output(int fd, double deadline)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	static bool in_line;
+	char buf[4096];
+	double left;
+	ssize_t len;
+
+	while ((left = deadline - now()) > 0) {
+		if (poll(&pfd, 1, left * 1000 + 1) <= 0)
+			continue;
+		len = read(fd, buf, sizeof(buf));
+		if (len <= 0)
+			break;
+		for (ssize_t i = 0; i < len; i++) {
+			if (!in_line)
+				fputs("# ", tap);
+			fputc(buf[i], tap);
+			in_line = buf[i] != '\n';
+		}
+		fflush(tap);
+	}
+	if (in_line)
+		fputc('\n', tap);
+	in_line = false;
+	return left > 0;
+}
+
+/* True when process @pid ended in time; its status is then in @status. */
+static bool wait_for(pid_t pid, int *status, double deadline)
+{
+	for (;;) {
+		pid_t got = waitpid(-1, status, WNOHANG);
+
+		if (got == pid)
+			return true;
+		if (got > 0)
+			continue;	/* an orphan */
+		if (now() > deadline)
+			return false;
+		usleep(10 * 1000);
+	}
+}
+
+static void run(const char *name, int seconds, const char *command)
+{
+	double started = now(), deadline = started + seconds;
+	char why[64] = "";
+	int fds[2], status;
+	bool ended;
+	pid_t pid;
+
+	note("start %s", name);
+	fprintf(tap, "#start %s\n", name);
+	if (pipe2(fds, O_CLOEXEC))
+		bail_out("pipe: %s", strerror(errno));
+	pid = start(command, fds[1]);
+	close(fds[1]);
+
+	ended = copy_output(fds[0], deadline) && wait_for(pid, &status, deadline);
+	if (!ended) {
+		snprintf(why, sizeof(why), "timed out, ");
+		/* Where everybody is, for the log; then make an end of it. */
+		note("%s timed out; blocked tasks and all processors:", name);
+		write_file("/proc/sysrq-trigger", "w");
+		write_file("/proc/sysrq-trigger", "l");
+	}
+	/* What it left behind must not live on into the next test. */
+	kill(-pid, SIGKILL);
+	if (!ended && !wait_for(pid, &status, now() + KILL_SECONDS))
+		bail_out("%s timed out and cannot be killed", name);
+	close(fds[0]);
+
+	if (ended && WIFSIGNALED(status))
+		snprintf(why, sizeof(why), "killed by signal %d, ", WTERMSIG(status));
+	else if (ended && WEXITSTATUS(status) == KSFT_SKIP)
+		snprintf(why, sizeof(why), "SKIP ");
+	else if (ended && status)
+		snprintf(why, sizeof(why), "exit status %d, ", WEXITSTATUS(status));
+
+	result(ended && WIFEXITED(status) &&
+	       (!WEXITSTATUS(status) || WEXITSTATUS(status) == KSFT_SKIP),
+	       name, "%s%.1f s", why, now() - started);
+	note("end %s", name);
+}
+
+static void shell(void)
+{
+	pid_t pid = fork();
+	int fd, status;
+
+	if (!pid) {
+		setsid();
+		fd = open("/dev/ttyS0", O_RDWR);
+		ioctl(fd, TIOCSCTTY, 1);
+		for (int i = 0; i < 3; i++)
+			dup2(fd, i);
+		execl("/bin/sh", "-sh", NULL);
+		_exit(127);
+	}
+	waitpid(pid, &status, 0);
+}
+
+static void read_plan(char *lines[], int *nr)
+{
+	FILE *f = fopen("/plan", "r");
+	char *line = NULL;
+	size_t size = 0;
+
+	while (f && getline(&line, &size, f) > 0) {
+		line[strcspn(line, "\n")] = 0;
+		if (*nr == MAX_LINES)
+			bail_out("/plan is longer than %d lines", MAX_LINES);
+		lines[(*nr)++] = strdup(line);
+	}
+	if (!*nr)
+		bail_out("/plan is missing or empty");
+}
+
+int main(void)
+{
+	char *lines[MAX_LINES], name[128], variant[16], value[2];
+	int nr_lines = 0, planned = 1, seconds, at;
+
+	open_results();
+	mount_all();
+	setenv("PATH", "/bin", 1);
+	setenv("HOME", "/tmp", 1);
+	setenv("TERM", "linux", 1);
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 65536, 65536 });
+
+	read_plan(lines, &nr_lines);
+	for (int i = 0; i < nr_lines; i++)
+		planned += !strncmp(lines[i], "kvm\t", 4) ? 2 :
+			   !strncmp(lines[i], "run\t", 4);
+	fprintf(tap, "TAP version 13\n1..%d\n", planned);
+	read_problems();
+	find_vendor_module();
+	result(true, "boot", "%.1f s", now());
+
+	for (int i = 0; i < nr_lines; i++) {
+		if (sscanf(lines[i], "kvm\t%127[^\t]\t%15[^\t]\t%1s", name, variant, value) == 3)
+			load_kvm(name, variant, value);
+		else if (sscanf(lines[i], "run\t%127[^\t]\t%d\t%n", name, &seconds, &at) == 2)
+			run(name, seconds, lines[i] + at);
+		else if (!strcmp(lines[i], "shell"))
+			shell();
+		else
+			bail_out("/plan: cannot understand \"%s\"", lines[i]);
+	}
+	unload_kvm();
+	fprintf(tap, "#end\n");
+	power_off();
+}
