@@ -1,15 +1,84 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# Every target is one script of scripts/; this file only says which, and in
-# what order.  Variables on the command line reach the scripts.
+# Each target is a script of scripts/; this file says in what order.  Variables
+# on the command line reach the scripts.  Lines with "#:" are the help.
 
-S := scripts
+#: In-place conversion for guest_memfd: a patch series for Linux 7.3, and a VM to
+#: run and test it in.  All is built below build/; nothing else is changed, but
+#: for Debian packages that are installed when they are missing.
+#:
+#: Main targets; each does first what it needs:
+#:   make run        run the example VMM and its guest in the VM, both ways
+#:   make test       run the tests, in each configuration of vm/tests
+#:   make shell      a shell in the VM, with KVM as row ROW=1 of vm/tests
+#:
+#: To work on the series:
+#:   make tree       make build/linux, a git work tree with one commit per patch;
+#:                   it never drops commits that patches/ does not have
+#:   make export     regenerate patches/ from it; the same commits give the same
+#:                   bytes
+#:
+#: The steps they consist of:
+#:   make setup      install missing Debian packages
+#:   make base       get the kernel source, as a git repository in build/src
+#:   make queue      apply patches/ to it
+#:   make kernel     build it, with VM_MEMORY_ATTRIBUTES=n and =y
+#:   make clean      remove what was built, keep source and compiler cache
+#:   make distclean  remove build/, unless build/linux has unsaved commits
+#:
+#: Variables:
+#:   KERNEL_SRC=     source tree or tarball of Linux 7.3.y to use as the base,
+#:                   instead of the newest package linux-source-7.3 of Debian
+#:   TREE=           git work tree to build and test as it is, such as build/linux
+#:   ROWS=13         test only these rows of vm/tests
+#:   TESTS='g*'      test only programs that match
+#:   ACCEL=tcg|kvm   how to run the VM; by default KVM if a trial shows that
+#:                   guests can have guests here, else emulation
+
+scripts := scripts
+steps := setup base queue kernel
+
 .DEFAULT_GOAL := help
-.PHONY: help test
+.PHONY: help $(steps) run test shell tree export clean distclean
 .NOTPARALLEL:
 
 help:
-	@cat $S/help.txt
+	@sed -n 's/^#: \{0,1\}//p' Makefile
 
-test:
-	@$S/test.sh
+setup:
+	@$(scripts)/setup.sh
+
+ifdef TREE
+base queue:
+	@:
+else
+base: setup
+	@$(scripts)/base.sh
+
+queue: base
+	@$(scripts)/queue.sh
+endif
+
+kernel: setup queue
+	@$(scripts)/kernel.sh n y
+
+run: kernel
+	@$(scripts)/run.sh
+
+test: kernel
+	@$(scripts)/test.sh
+
+shell: kernel
+	@$(scripts)/vm.sh -i -r $(or $(ROW),1)
+
+tree: queue
+	@$(scripts)/tree.sh
+
+export:
+	@$(scripts)/export.sh
+
+clean:
+	@$(scripts)/clean.sh
+
+distclean:
+	@$(scripts)/clean.sh all

@@ -204,7 +204,7 @@ static void show_busy_page(struct experiment *e)
 		     "%llu x EAGAIN, %s", e->vm.retries,
 		     e->device.busy_offset == offset ? "there" : "elsewhere");
 	guest(e, GUEST_TO_SHARED, 0);
-	e->vm.requests = 0;
+	e->vm.requests = 0;		/* these do not belong to the rounds */
 }
 
 /*
@@ -237,8 +237,10 @@ static void host_touches_private(struct experiment *e, __u64 seed)
 	}
 
 	e->found.wasted += backing_memory(&e->vm) - before;
-	if (e->vm.mode == MODE_PER_VM)
-		vm_release_shared(&e->vm, DATA_GPA, e->data_size);
+	if (e->vm.mode == MODE_IN_PLACE)
+		return;
+	for (offset = 0; offset < e->data_size; offset += TOUCH_STEP)
+		vm_release_shared(&e->vm, DATA_GPA + offset, PAGE_SIZE);
 }
 
 static void guest_checks(struct experiment *e, __u64 seed)
@@ -439,6 +441,19 @@ static void check_available(struct experiment *e)
 		    mib(needed), mib(available));
 }
 
+/* All memory exists, is shared, and is mapped by both sides: that is "before". */
+static void start(struct experiment *e)
+{
+	fill_pattern(e->words, DATA_GPA, e->data_size, 0);
+	vm_prefault(&e->vm, DATA_GPA, e->data_size);
+	if (e->vm.window)
+		vm_prefault(&e->vm, DATA_GPA + e->vm.window, e->data_size);
+	guest(e, GUEST_TOUCH, 0);
+
+	probe_page_table(e->words, e->nr_pages, e->page_table);
+	sample_before(e);
+}
+
 static void run(struct experiment *e, const struct options *options)
 {
 	unsigned int round;
@@ -447,11 +462,7 @@ static void run(struct experiment *e, const struct options *options)
 	check_available(e);
 	describe(e, options);
 
-	/* All memory exists, is shared, and has been used by both sides: "before". */
-	fill_pattern(e->words, DATA_GPA, e->data_size, 0);
-	guest(e, GUEST_TOUCH, 0);
-	probe_page_table(e->words, e->nr_pages, e->page_table);
-	sample_before(e);
+	start(e);
 
 	if (e->vm.mode == MODE_IN_PLACE)
 		show_busy_page(e);

@@ -360,6 +360,17 @@ void vm_destroy(struct vm *vm)
 	close(vm->kvm_fd);
 }
 
+/* What cannot be mapped now is mapped when it is used, or fails then. */
+void vm_prefault(struct vm *vm, __u64 gpa, __u64 size)
+{
+	struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
+
+	while (range.size) {
+		if (ioctl(vm->vcpu_fd, KVM_PRE_FAULT_MEMORY, &range) && errno != EINTR)
+			return;
+	}
+}
+
 static void punch_hole(int fd, __u64 offset, __u64 size)
 {
 	if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, size))
@@ -445,21 +456,9 @@ void vm_release_shared(struct vm *vm, __u64 gpa, __u64 size)
 		die("guest released shared memory that it does not have: gpa %#llx, %llu bytes",
 		    gpa, size);
 	punch_hole(vm->shared_fd, slot->offset + (gpa - slot->gpa), size);
-}
 
-/*
- * Conversion leaves the guest without mappings.  It asked for private memory in
- * order to use it: map the range at once, not by an exit for every page.  What
- * cannot be mapped now is mapped when it is used, or fails then.
- */
-static void prefault(struct vm *vm, __u64 gpa, __u64 size)
-{
-	struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
-
-	while (range.size) {
-		if (ioctl(vm->vcpu_fd, KVM_PRE_FAULT_MEMORY, &range) && errno != EINTR)
-			return;
-	}
+	/* This has unmapped the private side as well: it is at the same gpa. */
+	vm_prefault(vm, gpa, size);
 }
 
 /*
@@ -490,8 +489,13 @@ static int serve_conversion(struct vm *vm, __u64 gpa, __u64 nr_pages, __u64 flag
 		convert_per_vm(vm, gpa, offset, size, attributes);
 	else if (!convert_in_place(vm, offset, size, attributes))
 		return EAGAIN;
+
+	/*
+	 * The guest has no mappings of the range left.  It asked for private
+	 * memory in order to use it: spare it an exit for every page.
+	 */
 	if (attributes)
-		prefault(vm, gpa, size);
+		vm_prefault(vm, gpa, size);
 	return 0;
 }
 

@@ -69,6 +69,9 @@ __u64 vm_command(struct vm *vm, enum guest_command command, __u64 gpa, __u64 siz
 /* Host address of shared guest memory. */
 void *vm_host_address(struct vm *vm, __u64 gpa);
 
+/* Map memory into the guest at once instead of page by page when it is used. */
+void vm_prefault(struct vm *vm, __u64 gpa, __u64 size);
+
 /* MODE_PER_VM: free the shared side of a range which has become private. */
 void vm_release_shared(struct vm *vm, __u64 gpa, __u64 size);
 

@@ -7,7 +7,8 @@
 # patches/, or another one (TREE=), for a developer.  Everything built from a
 # tree is below OUT.
 
-set -euo pipefail
+set -Eeuo pipefail
+export LC_ALL=C.UTF-8
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=$ROOT/build
@@ -27,10 +28,13 @@ say() {
 	printf '%s\n' "$*"
 }
 
+# Ends with a status of its own, which the trap knows: no failure is silent, and
+# none is told twice.
 die() {
 	printf 'error: %s\n' "$*" >&2
-	exit 1
+	exit 3
 }
+trap '[ $? = 3 ] || echo "error: $0, line $LINENO: failed unexpectedly" >&2' ERR
 
 # A script prints the comment at its top as its help.
 usage() {
@@ -88,7 +92,7 @@ step() {
 }
 
 # row_plan ROW: the line of a plan that loads KVM as a row of vm/tests says.
-# Trees without the parameter load it without.
+# A tree without the parameter loads KVM without.
 row_plan() {
 	local variant value
 

@@ -6,18 +6,13 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
-scripts=$ROOT/scripts
-variants=(n y)
 rows=${ROWS:-1234}
 
 # Before its patches, the tree always tracks PRIVATE per VM: that is row 3
 if ! grep -q KVM_VM_MEMORY_ATTRIBUTES "$SRC/arch/x86/kvm/Kconfig"; then
 	say "this tree has no KVM_VM_MEMORY_ATTRIBUTES: only row 3 can run"
-	variants=(y)
 	rows=3
-fi
-"$scripts/kernel.sh" "${variants[@]}"
-if ! grep -q gmem_in_place_conversion "$SRC/virt/kvm/kvm_main.c" && [ "$rows" != 3 ]; then
+elif ! grep -q gmem_in_place_conversion "$SRC/virt/kvm/kvm_main.c"; then
 	say "this tree has no kvm.gmem_in_place_conversion: only rows 2 and 3 can run"
 	rows=23
 fi
@@ -33,7 +28,7 @@ selected() {
 	done <"$ROOT/vm/tests"
 }
 
-selected | cut -d' ' -f3 | sort -u | xargs "$scripts/selftests.sh"
+selected | cut -d' ' -f3 | sort -u | xargs "$ROOT/scripts/selftests.sh"
 
 plan=$OUT/vm/test
 mkdir -p "$OUT/vm"
@@ -45,4 +40,4 @@ for ((i = 0; i < ${#rows}; i++)); do
 		printf 'run\trow %s: %s\t%d\t/tests/%s\n' "$row" "$command" "$seconds" "$command"
 	done
 done >"$plan"
-"$scripts/vm.sh" -p "$plan"
+exec "$ROOT/scripts/vm.sh" -p "$plan"

@@ -4,8 +4,9 @@
 #   scripts/vm.sh [-r ROW] [-t SECONDS] [-a FILE]... COMMAND...
 #       run one shell command line, with KVM as row ROW of vm/tests has it;
 #       its output is shown
-#   scripts/vm.sh -p PLAN [-a FILE]...
-#       do what a plan says (see vm/init.c); one line is shown for each program
+#   scripts/vm.sh -p PLAN [-o] [-a FILE]...
+#       do what a plan says (see vm/init.c); shows one line for each program, or
+#       with -o their output
 #   scripts/vm.sh [-r ROW] [-a FILE]... -i
 #       a shell in the VM
 #
@@ -15,13 +16,14 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
-row=1 seconds=600 plan='' interactive='' add=()
-while getopts r:t:a:p:i opt; do
+row=1 seconds=600 plan='' show=results interactive='' add=()
+while getopts r:t:a:p:oi opt; do
 	case $opt in
 	r) row=$OPTARG ;;
 	t) seconds=$OPTARG ;;
 	a) add+=("$(realpath "$OPTARG")") ;;
 	p) plan=$(realpath "$OPTARG") ;;
+	o) show=output ;;
 	i) interactive=y ;;
 	*) usage >&2; exit 2 ;;
 	esac
@@ -54,6 +56,14 @@ initramfs() {
 	cp "$ROOT/vm/problems" "$root/problems"
 	cp "$(command -v busybox)" "$root/bin/busybox"
 	busybox --list | grep -vx busybox | (cd "$root/bin" && xargs -n 1 ln -s busybox)
+	# Selftests call this to explain a failed assertion; say how to do it here
+	cat >"$root/bin/addr2line" <<-EOT
+		#!/bin/sh
+		exe=\$(readlink "\$3")
+		shift 4
+		echo "addr2line -sfpai -e ${OUT#"$ROOT"/}\$exe \$*"
+	EOT
+	chmod +x "$root/bin/addr2line"
 	for variant in $(variants "$1"); do
 		mkdir -p "$root/modules/$variant"
 		for module in virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel}; do
@@ -63,7 +73,7 @@ initramfs() {
 		done
 	done
 	# One that was not built is missing in the VM too, and fails there
-	grep -o '/tests/[^[:space:];|&]*' "$1" | sort -u | while read -r program; do
+	{ grep -o '/tests/[^[:space:];|&]*' "$1" || true; } | sort -u | while read -r program; do
 		[ -x "$OUT$program" ] || continue
 		mkdir -p "$(dirname "$root$program")"
 		strip -o "$root$program" "$OUT$program"
@@ -147,8 +157,6 @@ if [ -z "$plan" ]; then
 		printf 'run\t%s\t%d\t%s\n' "row $row: $*" "$seconds" "$*" >>"$plan"
 	fi
 	show=output
-else
-	show=results
 fi
 
 static "$ROOT/vm/init.c"

@@ -1,0 +1,156 @@
+#!/bin/bash
+# Make build/src a git repository of the kernel source that patches/ is for, the
+# commit that the tag "base" names.
+#
+# That is Debian's package linux-source-7.3, the newest that backports, sid and
+# experimental offer when this is first run; or KERNEL_SRC=, a source tree or
+# tarball of 7.3.y.  The tag's message records which source exactly.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+RELEASE=7.3
+PACKAGE=linux-source-$RELEASE
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+BASE=$BUILD/base
+
+# An apt of our own: its lists, cache and sources are here, the system's are
+# neither used nor changed.  Only the mirror is the one that the system uses.
+apt_setup() {
+	local mirror suite
+
+	# shellcheck disable=SC2016 # apt expands these
+	mirror=$(apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(SITE)' 'Created-By: Packages' |
+		sed -n 's/^Debian|main|//p' | head -n 1)
+	[ -n "$mirror" ] ||
+		die "apt knows no Debian mirror; run apt-get update as root, or give KERNEL_SRC="
+	mkdir -p "$BASE/apt"/{lists/partial,cache/archives/partial}
+	for suite in trixie-backports sid experimental; do
+		echo "deb [signed-by=$KEYRING] $mirror $suite main"
+	done >"$BASE/apt/sources.list"
+	cat >"$BASE/apt/apt.conf" <<-EOT
+		Dir::Etc::SourceList "$BASE/apt/sources.list";
+		Dir::Etc::SourceParts "-";
+		Dir::Etc::Preferences "-";
+		Dir::Etc::PreferencesParts "-";
+		Dir::State::Lists "$BASE/apt/lists";
+		Dir::Cache "$BASE/apt/cache";
+		Acquire::Languages "none";
+		Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+	EOT
+	export APT_CONFIG=$BASE/apt/apt.conf
+}
+
+# apt checks what it downloads against the signed lists.
+download() {
+	local version
+
+	version=$(apt-cache madison "$PACKAGE" | awk '{ print $3 }' | sort -V | tail -n 1)
+	[ -n "$version" ] || {
+		echo "error: the mirror has no package $PACKAGE"
+		return 1
+	}
+	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
+		apt-get download "$PACKAGE=$version" && mv -- *.deb "$BASE/"
+}
+
+# Prints the tarball's name; fetches what is not there yet.
+fetch_package() {
+	local debs=("$BASE/$PACKAGE"_*.deb)
+
+	if [ ! -e "${debs[0]}" ]; then
+		apt_setup
+		step apt-update "update package lists" apt-get update
+		step download "download $PACKAGE" download
+	fi
+}
+
+# unpack DIRECTORY: the source, as KERNEL_SRC says
+unpack() {
+	local debs
+
+	mkdir "$1" || return
+	if [ -z "${KERNEL_SRC:-}" ]; then
+		debs=("$BASE/$PACKAGE"_*.deb)
+		dpkg-deb --fsys-tarfile "${debs[-1]}" |
+			tar -xO "./usr/src/$PACKAGE.tar.xz" | tar -xJ -C "$1" --strip-components=1
+	elif [ -d "$KERNEL_SRC" ]; then
+		tar -C "$KERNEL_SRC" --exclude=./.git -c . | tar -C "$1" -x
+	else
+		tar -xf "$KERNEL_SRC" -C "$1" --strip-components=1
+	fi
+}
+
+# One line that names the source, and changes when it does
+source_id() {
+	local debs sum
+
+	if [ -z "${KERNEL_SRC:-}" ]; then
+		debs=("$BASE/$PACKAGE"_*.deb)
+		sum=$(sha256sum "${debs[-1]}")
+		echo "$(dpkg-deb -f "${debs[-1]}" Package Version | sed 's/.*: //' | paste -sd ' '), sha256 ${sum%% *}"
+	elif [ -d "$KERNEL_SRC" ]; then
+		sum=$(find "$KERNEL_SRC" -name .git -prune -o -type f -printf '%P %s %T@\n' | sort | sha256sum)
+		echo "tree $(realpath "$KERNEL_SRC"), sha256 of its listing ${sum%% *}"
+	else
+		sum=$(sha256sum "$KERNEL_SRC")
+		echo "tarball $(realpath "$KERNEL_SRC"), sha256 ${sum%% *}"
+	fi
+}
+
+# check DIRECTORY: the series is for this release, and not for a tree that has it
+check() {
+	local name value version=''
+
+	while read -r name _ value; do
+		case $name in
+		VERSION) version=$value ;;
+		PATCHLEVEL) version+=.$value; break ;;
+		esac
+	done <"$1/Makefile"
+	[ "$version" = "$RELEASE" ] ||
+		die "KERNEL_SRC is Linux ${version:-(no kernel source)}, and the patches are for $RELEASE.y"
+	! grep -rqE 'KVM_SET_MEMORY_ATTRIBUTES2|gmem_in_place_conversion' \
+		"$1/include/uapi/linux/kvm.h" "$1/virt/kvm" ||
+		die "KERNEL_SRC has in-place conversion already; give the source without the patches"
+}
+
+# import DIRECTORY: make a repository of it.  The commit depends on content only.
+import() {
+	export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL='' GIT_AUTHOR_DATE='@0 +0000'
+	export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL='' GIT_COMMITTER_DATE='@0 +0000'
+	cd "$1" && git init -q -b main . &&
+		git config gc.auto 0 && git config core.untrackedCache true &&
+		git add --all --force . &&
+		git commit -q -m "Linux source without the series" &&
+		git tag -a -m "$2" base
+}
+
+if [ -n "${KERNEL_SRC:-}" ]; then
+	[ -e "$KERNEL_SRC" ] || die "KERNEL_SRC=$KERNEL_SRC does not exist"
+	KERNEL_SRC=$(realpath "$KERNEL_SRC")
+fi
+recorded=$(git -C "$REPO" tag -l --format='%(contents:subject)' base 2>/dev/null || true)
+
+# What is there stays the base, until KERNEL_SRC says otherwise.
+case ${KERNEL_SRC:+given}$recorded in
+"$PACKAGE "*)
+	say "base: $recorded"
+	exit
+	;;
+esac
+[ -n "${KERNEL_SRC:-}" ] || fetch_package
+id=$(source_id)
+if [ "$id" != "$recorded" ]; then
+	rm -rf "$BUILD/src.new"
+	step unpack "unpack the kernel source" unpack "$BUILD/src.new"
+	check "$BUILD/src.new"
+	step import "make a git repository of it" import "$BUILD/src.new" "$id"
+	if [ -e "$REPO" ]; then
+		git -C "$REPO" fetch -q --force "$BUILD/src.new" tag base
+		rm -rf "$BUILD/src.new"
+	else
+		mv "$BUILD/src.new" "$REPO"
+	fi
+fi
+say "base: $id"

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Remove what was built: scripts/clean.sh [all].  "all" removes the kernel
+# source, compiler cache and build/linux too, all of build/.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+if [ "${1:-}" != all ]; then
+	rm -rf "$OUT"/{kernel-*,uapi,tests,examples,vm,log}
+	exit
+fi
+if git -C "$REPO" rev-parse -q --verify refs/heads/series >/dev/null 2>&1 &&
+	[ "$(git -C "$REPO" rev-parse series)" != "$(git -C "$REPO" rev-parse -q --verify refs/gmem/synced)" ]; then
+	die "build/linux may have commits that patches/ does not have; run make export
+or make tree first, or remove build/ by hand"
+fi
+rm -rf "$BUILD"

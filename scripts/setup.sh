@@ -1,0 +1,46 @@
+#!/bin/bash
+# Install the Debian packages that building and running need.  Does nothing, and
+# needs no network, when all are there.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+
+# package, and what for
+packages='
+gcc		compile kernel, tests and example
+libc6-dev	compile kernel, tests and example
+make		compile kernel, tests and example
+git		apply the patches
+flex		kernel build
+bison		kernel build
+bc		kernel build
+libelf-dev	kernel build (objtool)
+xz-utils	unpack the kernel source
+ccache		compile each thing only once
+uuid-dev	selftests (vfio library)
+cpio		initramfs of the VM
+busybox-static	shell and tools in the VM
+qemu-system-x86	the VM
+debian-archive-keyring	authenticate the kernel source
+'
+
+missing=()
+while read -r package purpose; do
+	[ -n "$package" ] || continue
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] && continue
+	[ ${#missing[@]} -gt 0 ] || say "These Debian packages are missing:"
+	printf '  %-24s%s\n' "$package" "$purpose"
+	missing+=("$package")
+done <<<"$packages"
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+install="apt-get install -y --no-install-recommends ${missing[*]}"
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	sudo=sudo
+	{ command -v sudo && sudo true; } >/dev/null ||
+		die "only root can install packages; as root, run: apt-get update && $install"
+fi
+say "installing them: $install"
+step packages "install packages" \
+	sh -c "$sudo apt-get update && $sudo env DEBIAN_FRONTEND=noninteractive $install"
