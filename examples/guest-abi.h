@@ -25,7 +25,9 @@
 
 /* Ports the guest writes to; the value does not matter. */
 #define PORT_DONE		0x500	/* command carried out, see mailbox */
-#define PORT_RELEASE		0x504	/* shared pages of release_* may be freed */
+/* The same, if the guest has to copy, about the shared memory of side_*: */
+#define PORT_PREPARE		0x504	/* it will be written next */
+#define PORT_RELEASE		0x508	/* it has been copied and may be freed */
 
 enum guest_command {
 	GUEST_TO_PRIVATE,	/* convert the range, in requests of request_size */
@@ -58,8 +60,8 @@ struct guest_mailbox {
 	__u64 bad_words;	/* GUEST_CHECK: how many, and where the first is */
 	__u64 first_bad_gpa;
 	__u64 copied;		/* bytes copied for conversions since the start */
-	__u64 release_gpa;	/* PORT_RELEASE: what has been carried over */
-	__u64 release_size;
+	__u64 side_gpa;		/* PORT_PREPARE, PORT_RELEASE */
+	__u64 side_size;
 };
 
 /*

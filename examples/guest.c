@@ -63,6 +63,13 @@ static __u64 hypercall3(__u64 nr, __u64 a0, __u64 a1, __u64 a2)
 	return ret;
 }
 
+static void tell_side(struct guest_mailbox *mb, __u16 port, __u64 gpa, __u64 size)
+{
+	mb->side_gpa = gpa;
+	mb->side_size = size;
+	out32(port, 0);
+}
+
 /*
  * Where contents do not survive, the shared side must be copied after the
  * private side has become visible, and the private side before it goes.  Both
@@ -73,6 +80,7 @@ static __u64 convert_one(struct guest_mailbox *mb, __u64 gpa, __u64 size, int pr
 	__u64 ret;
 
 	if (mb->window && !private) {
+		tell_side(mb, PORT_PREPARE, gpa, size);
 		copy(gpa + mb->window, gpa, size);
 		mb->copied += size;
 	}
@@ -85,9 +93,7 @@ static __u64 convert_one(struct guest_mailbox *mb, __u64 gpa, __u64 size, int pr
 	if (mb->window && private) {
 		copy(gpa, gpa + mb->window, size);
 		mb->copied += size;
-		mb->release_gpa = gpa;
-		mb->release_size = size;
-		out32(PORT_RELEASE, 0);
+		tell_side(mb, PORT_RELEASE, gpa, size);
 	}
 	return 0;
 }

@@ -91,24 +91,47 @@ __u64 probe_file_memory(int fd)
 	return stat.nr_cache * PAGE_SIZE;
 }
 
-__u64 probe_meminfo(const char *key)
+/* The sum of all lines of /proc/meminfo that begin with one of @keys. */
+static __u64 meminfo(const char * const *keys)
 {
-	size_t length = strlen(key);
-	unsigned long long kib;
-	bool found = false;
+	unsigned long long kib, sum = 0;
+	const char * const *key;
 	char line[128];
 	FILE *file;
 
 	file = fopen("/proc/meminfo", "re");
 	if (!file)
 		die("cannot open /proc/meminfo: %m\n  needed: /proc mounted");
-	while (!found && fgets(line, sizeof(line), file))
-		found = !strncmp(line, key, length) &&
-			sscanf(line + length, ": %llu kB", &kib) == 1;
+	while (fgets(line, sizeof(line), file)) {
+		for (key = keys; *key; key++) {
+			if (!strncmp(line, *key, strlen(*key)) &&
+			    sscanf(line + strlen(*key), "%llu", &kib) == 1)
+				sum += kib;
+		}
+	}
 	fclose(file);
-	if (!found)
-		die("/proc/meminfo has no line %s", key);
-	return kib * 1024;
+	return sum * 1024;
+}
+
+/*
+ * Not MemFree: that leaves out what is on the free lists of each CPU, which can
+ * be an eighth of all memory.
+ */
+__u64 probe_machine_memory(void)
+{
+	static const char * const keys[] = {
+		"Cached:", "AnonPages:", "Slab:", "KernelStack:", "PageTables:",
+		"SecPageTables:", NULL
+	};
+
+	return meminfo(keys);
+}
+
+__u64 probe_available_memory(void)
+{
+	static const char * const keys[] = { "MemAvailable:", NULL };
+
+	return meminfo(keys);
 }
 
 void probe_page_table(const void *start, size_t nr_pages, __u64 *entries)

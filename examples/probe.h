@@ -20,8 +20,11 @@ int probe_syscall(const __u64 *word);
 /* Memory held by a file, in bytes. */
 __u64 probe_file_memory(int fd);
 
-/* A value of /proc/meminfo, in bytes. */
-__u64 probe_meminfo(const char *key);
+/* Memory that the whole machine uses, KVM's page tables included, in bytes. */
+__u64 probe_machine_memory(void);
+
+/* Memory that can still be allocated, in bytes. */
+__u64 probe_available_memory(void);
 
 /* One entry of the host's page table per page; see probe_mapped() and _frame(). */
 void probe_page_table(const void *start, size_t nr_pages, __u64 *entries);

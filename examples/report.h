@@ -18,7 +18,7 @@ struct numbers {
 	__u64 before;		/* memory in the backings */
 	__u64 peak;
 	__u64 after;
-	__u64 machine_peak;	/* what the machine had less than before, at most */
+	__u64 machine_rise;	/* of the whole machine's memory, to its peak */
 	__u64 copied;
 	__u64 convert_ns;	/* until the guest's requests were done */
 	__u64 touch_ns;		/* until every page had been used again */
@@ -40,7 +40,7 @@ bool report_all_ok(void);
 void numbers_save(const struct numbers *numbers, const char *path);
 void numbers_load(struct numbers *numbers, const char *path);
 
-/* A column for each run; the last one is what the others are measured by. */
+/* A column for each run. */
 void numbers_compare(const struct numbers *runs, int nr_runs);
 
 static inline double mib(__u64 bytes)

@@ -73,7 +73,7 @@ static void pick_mode(struct vm *vm, enum mode wanted)
 	else if (wanted == MODE_PER_VM)
 		die("this kernel does not track private memory per VM\n"
 		    "  needed: kvm loaded with gmem_in_place_conversion=0 and, on a kernel with the\n"
-		    "  series, built with CONFIG_KVM_VM_MEMORY_ATTRIBUTES=y; or try --mode in-place");
+		    "  series, CONFIG_KVM_VM_MEMORY_ATTRIBUTES=y; or try --mode in-place");
 	else
 		die("this kernel does not track what is private, neither in guest_memfd nor per VM\n"
 		    "  needed: kvm loaded with gmem_in_place_conversion=1 on a kernel with the series,\n"
@@ -541,9 +541,11 @@ static void run_guest(struct vm *vm)
 
 		if (run->exit_reason == KVM_EXIT_HYPERCALL)
 			serve_hypercall(vm);
+		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_PREPARE)
+			vm_prefault(vm, vm->mailbox->side_gpa + vm->window,
+				    vm->mailbox->side_size);
 		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_RELEASE)
-			vm_release_shared(vm, vm->mailbox->release_gpa,
-					  vm->mailbox->release_size);
+			vm_release_shared(vm, vm->mailbox->side_gpa, vm->mailbox->side_size);
 		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_DONE)
 			return;
 		else

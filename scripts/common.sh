@@ -28,13 +28,13 @@ say() {
 	printf '%s\n' "$*"
 }
 
-# Ends with a status of its own, which the trap knows: no failure is silent, and
-# none is told twice.
+# Ends with a status of its own, which the trap knows, so that no failure is
+# silent and none is told twice.
 die() {
 	printf 'error: %s\n' "$*" >&2
 	exit 3
 }
-trap '[ $? = 3 ] || echo "error: $0, line $LINENO: failed unexpectedly" >&2' ERR
+trap '[ $? = 3 ] || [ "$BASHPID" != $$ ] || echo "error: $0, line $LINENO: failed unexpectedly" >&2' ERR
 
 # A script prints the comment at its top as its help.
 usage() {
@@ -78,7 +78,7 @@ step() {
 	) &
 	ticker=$!
 	[ ! -t 1 ] || printf '%s ... ' "$text"
-	"$@" >"$log" 2>&1 </dev/null || status=$?
+	("$@") >"$log" 2>&1 </dev/null || status=$?
 	kill "$ticker" 2>/dev/null || true
 	wait "$ticker" 2>/dev/null || true
 	[ ! -t 1 ] || printf '\r\033[K'

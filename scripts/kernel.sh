@@ -58,7 +58,7 @@ configure() {
 }
 
 build() {
-	make -C "$SRC" O="$1" CC="ccache gcc" -j"$(nproc)" vmlinux modules headers
+	make -C "$SRC" O="$1" CC="ccache gcc" LOCALVERSION= -j"$(nproc)" vmlinux modules headers
 }
 
 # What the configuration depends on: fragments and Kconfig files
@@ -70,12 +70,14 @@ config_id() {
 	} | sha256sum
 }
 
-# What all of the build depends on; nothing when the tree has changes of its own
+# What all of the build depends on
 build_id() {
 	gcc --version | head -n 1
-	cat "$ROOT/scripts/kernel.sh"
-	git -C "$SRC" write-tree
-	[ -z "$(git -C "$SRC" status --porcelain)" ] || date +%s.%N
+	sha256sum "$ROOT/scripts/kernel.sh"
+	git -C "$SRC" rev-parse 'HEAD^{tree}'
+	# changes that are not committed, in a tree given as TREE=
+	git -C "$SRC" --no-optional-locks diff HEAD | sha256sum
+	(cd "$SRC" && git ls-files -z --others --exclude-standard | xargs -0 -r sha256sum)
 }
 
 for variant; do

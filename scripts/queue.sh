@@ -16,7 +16,7 @@ STAMP=$BUILD/queue-id
 cd "$REPO"
 
 queue_files() {
-	sed 's/#.*//' "$ROOT/patches/series" 2>/dev/null | awk 'NF { print $1 }'
+	sed 's/#.*//' "$ROOT/patches/series" | awk 'NF { print $1 }'
 }
 
 # What the branch depends on
@@ -24,7 +24,8 @@ queue_id() {
 	git rev-parse "$BASE^{commit}"
 	sha256sum "$ROOT/scripts/queue.sh"
 	queue_files | while read -r patch; do
-		sha256sum "$ROOT/patches/$patch" || die "patches/series lists $patch, but it is not there"
+		[ -e "$ROOT/patches/$patch" ] || die "patches/series lists $patch, but it is not there"
+		sha256sum "$ROOT/patches/$patch"
 	done
 }
 
@@ -35,18 +36,15 @@ field() {
 
 # add_patch FILE PARENT: prints the commit.  It depends on nothing but the two.
 add_patch() {
-	local patch=$ROOT/patches/$1 mail=$BUILD/mail
+	local patch=$ROOT/patches/$1 mail=$BUILD/mail hunk
 
 	mkdir -p "$mail"
 	git mailinfo "$mail/message" "$mail/diff" <"$patch" >"$mail/header"
 	if ! git apply --cached --whitespace=nowarn "$mail/diff" 2>"$mail/errors"; then
-		{
-			say "error: patches/$1 does not apply to $(git tag -l --format='%(contents:subject)' base)"
-			grep -m 1 'patch failed' "$mail/errors" | sed 's/.*patch failed: /first rejected hunk: /' ||
-				cat "$mail/errors"
-			say "Correct it in patches/, or in build/linux and then run: make export"
-		} >&2
-		return 1
+		hunk=$(sed -n 's/^error: patch failed: /first rejected hunk: /p' "$mail/errors" | head -n 1)
+		die "patches/$1 does not apply to $(git tag -l --format='%(contents:subject)' base)
+${hunk:-$(cat "$mail/errors")}
+Correct it there, or in build/linux and then run: make export"
 	fi
 	GIT_AUTHOR_NAME=$(field Author "$mail/header")
 	GIT_AUTHOR_EMAIL=$(field Email "$mail/header")
@@ -79,6 +77,7 @@ make_queue() {
 	echo "$commit"
 }
 
+[ -e "$ROOT/patches/series" ] || die "patches/series is missing: the list of patches, in order"
 id=$(queue_id)
 if [ "$(sed '$d' "$STAMP" 2>/dev/null)" = "$id" ]; then
 	new=$(tail -n 1 "$STAMP")

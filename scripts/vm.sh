@@ -111,8 +111,8 @@ qemu() {
 
 	shift 3
 	[ "$accel" = kvm ] || { accel=tcg,thread=multi; cpu=max,+svm,+npt; }
-	# QEMU ends when this script does, whatever ends it
-	setpriv --pdeathsig TERM timeout --foreground -k 10 "$limit" \
+	# QEMU ends when this script does, whatever ends it: hence the exec
+	exec setpriv --pdeathsig TERM timeout --foreground -k 10 "$limit" \
 		qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
 		-machine q35 -accel "$accel" -cpu "$cpu" -smp 2,sockets=2 -m 4G \
 		-object memory-backend-ram,id=ram0,size=2G -numa node,memdev=ram0,cpus=0 \
@@ -167,19 +167,16 @@ initramfs "$plan" "${add[@]}"
 if [ -n "$interactive" ]; then
 	say "a shell with KVM as in row $row; \"poweroff -f\" or Ctrl-A X ends it"
 	qemu "$accel" 1d "$kernel" -serial mon:stdio -serial "file:$TAP"
-	exit
 fi
 
 # All programs may use up their time, and some is for the rest.
 limit=$(awk -F '\t' '{ s += $1 == "run" ? $3 + 30 : 60 } END { print s + 120 }' "$plan")
 say "VM: $accel, at most $limit s; kernel's log in ${CONSOLE#"$ROOT"/}"
 rm -f "$CONSOLE" "$TAP"
-set +e
+status=(0 0 0)
 qemu "$accel" "$limit" "$kernel" -serial "file:$CONSOLE" -serial stdio \
 	</dev/null 2>"$LOG/vm-$NAME.qemu.log" |
-	tee "$TAP" | "$ROOT/scripts/judge.sh" "$show"
-status=("${PIPESTATUS[@]}")
-set -e
+	tee "$TAP" | "$ROOT/scripts/judge.sh" "$show" || status=("${PIPESTATUS[@]}")
 
 bad=''
 [ "${status[2]}" = 0 ] || bad=y
