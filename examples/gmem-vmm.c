@@ -257,7 +257,7 @@ static void guest_checks(struct experiment *e, __u64 seed)
 
 static void host_checks(struct experiment *e, __u64 seed)
 {
-	__u64 bad, first_bad_gpa;
+	__u64 bad, first_bad_gpa = 0;
 
 	bad = check_pattern(e->words, DATA_GPA, e->data_size, seed, &first_bad_gpa);
 	if (bad && !e->found.first_bad_gpa)
@@ -407,8 +407,8 @@ static void describe(struct experiment *e, const struct options *options)
 	if (e->vm.mode == MODE_IN_PLACE)
 		printf("mode in-place: guest_memfd is private and shared memory, page for page\n");
 	else
-		printf("mode per-vm: guest_memfd for private memory, a memfd for shared memory; the\n"
-		       "guest copies what it converts, the VMM punches out the side left behind\n");
+		printf("mode per-vm: guest_memfd is private, a memfd is shared memory; the guest\n"
+		       "copies what it converts, the VMM punches out the side left behind\n");
 }
 
 static void set_up(struct experiment *e, const struct options *options)

@@ -72,8 +72,8 @@ static void pick_mode(struct vm *vm, enum mode wanted)
 		    "  (see /sys/module/kvm/parameters/); or try --mode per-vm");
 	else if (wanted == MODE_PER_VM)
 		die("this kernel does not track private memory per VM\n"
-		    "  needed: kvm loaded with gmem_in_place_conversion=0 and, on a kernel with the\n"
-		    "  series, CONFIG_KVM_VM_MEMORY_ATTRIBUTES=y; or try --mode in-place");
+		    "  needed: kvm loaded with gmem_in_place_conversion=0 and, if the kernel has\n"
+		    "  the series, CONFIG_KVM_VM_MEMORY_ATTRIBUTES=y; or try --mode in-place");
 	else
 		die("this kernel does not track what is private, neither in guest_memfd nor per VM\n"
 		    "  needed: kvm loaded with gmem_in_place_conversion=1 on a kernel with the series,\n"

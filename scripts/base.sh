@@ -51,10 +51,10 @@ download() {
 		return 1
 	}
 	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
-		apt-get download "$PACKAGE=$version" && mv -- *.deb "$BASE/"
+		apt-get download "$PACKAGE=$version" && mv -- *.deb "$BASE/" &&
+		rmdir "$BASE/partial"
 }
 
-# Prints the tarball's name; fetches what is not there yet.
 fetch_package() {
 	local debs=("$BASE/$PACKAGE"_*.deb)
 
@@ -62,6 +62,16 @@ fetch_package() {
 		apt_setup
 		step apt-update "update package lists" apt-get update
 		step download "download $PACKAGE" download
+	fi
+}
+
+# The files of the tree KERNEL_SRC; of a git work tree only those that git knows
+tree_files() {
+	cd "$KERNEL_SRC"
+	if [ -e .git ]; then
+		git ls-files -z
+	else
+		find . ! -type d -print0
 	fi
 }
 
@@ -75,7 +85,7 @@ unpack() {
 		dpkg-deb --fsys-tarfile "${debs[-1]}" |
 			tar -xO "./usr/src/$PACKAGE.tar.xz" | tar -xJ -C "$1" --strip-components=1
 	elif [ -d "$KERNEL_SRC" ]; then
-		tar -C "$KERNEL_SRC" --exclude=./.git -c . | tar -C "$1" -x
+		tree_files | tar -C "$KERNEL_SRC" -c --null -T - | tar -C "$1" -x
 	else
 		tar -xf "$KERNEL_SRC" -C "$1" --strip-components=1
 	fi
@@ -90,11 +100,11 @@ source_id() {
 		sum=$(sha256sum "${debs[-1]}")
 		echo "$(dpkg-deb -f "${debs[-1]}" Package Version | sed 's/.*: //' | paste -sd ' '), sha256 ${sum%% *}"
 	elif [ -d "$KERNEL_SRC" ]; then
-		sum=$(find "$KERNEL_SRC" -name .git -prune -o -type f -printf '%P %s %T@\n' | sort | sha256sum)
-		echo "tree $(realpath "$KERNEL_SRC"), sha256 of its listing ${sum%% *}"
+		sum=$(cd "$KERNEL_SRC" && tree_files | sort -z | xargs -0 stat -c '%n %s %Y' | sha256sum)
+		echo "tree $KERNEL_SRC, sha256 of its listing ${sum%% *}"
 	else
 		sum=$(sha256sum "$KERNEL_SRC")
-		echo "tarball $(realpath "$KERNEL_SRC"), sha256 ${sum%% *}"
+		echo "tarball $KERNEL_SRC, sha256 ${sum%% *}"
 	fi
 }
 
@@ -115,13 +125,14 @@ check() {
 		die "KERNEL_SRC has in-place conversion already; give the source without the patches"
 }
 
-# import DIRECTORY: make a repository of it.  The commit depends on content only.
+# import DIRECTORY ID: make a repository of it.  The commit depends on content
+# only.  With the threshold git writes one pack instead of a file for each blob.
 import() {
 	export GIT_AUTHOR_NAME=base GIT_AUTHOR_EMAIL='' GIT_AUTHOR_DATE='@0 +0000'
 	export GIT_COMMITTER_NAME=base GIT_COMMITTER_EMAIL='' GIT_COMMITTER_DATE='@0 +0000'
 	cd "$1" && git init -q -b main . &&
 		git config gc.auto 0 && git config core.untrackedCache true &&
-		git add --all --force . &&
+		git -c core.bigFileThreshold=1 -c core.compression=1 add --all --force . &&
 		git commit -q -m "Linux source without the series" &&
 		git tag -a -m "$2" base
 }
@@ -148,7 +159,7 @@ if [ "$id" != "$recorded" ]; then
 	step import "make a git repository of it" import "$BUILD/src.new" "$id"
 	if [ -e "$REPO" ]; then
 		git -C "$REPO" fetch -q --force "$BUILD/src.new" tag base
-		rm -rf "$BUILD/src.new"
+		step remove "remove the unpacked copy" rm -rf "$BUILD/src.new"
 	else
 		mv "$BUILD/src.new" "$REPO"
 	fi

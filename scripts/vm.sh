@@ -154,7 +154,8 @@ if [ -z "$plan" ]; then
 		echo shell >>"$plan"
 	else
 		[ $# -gt 0 ] || { usage >&2; exit 2; }
-		printf 'run\t%s\t%d\t%s\n' "row $row: $*" "$seconds" "$*" >>"$plan"
+		name="row $row: $*"
+		printf 'run\t%.70s\t%d\t%s\n' "$name" "$seconds" "$*" >>"$plan"
 	fi
 	show=output
 fi

@@ -58,7 +58,7 @@ static int nr_problems;
 static int kmsg;
 
 static const char *vendor_module;
-static char loaded_name[128];
+static const char *loaded_name;
 
 /* The host sees the missing end of the report. */
 static void __attribute__((noreturn)) power_off(void)
@@ -263,7 +263,7 @@ static void unload_kvm(void)
 	char name[160];
 	int ret;
 
-	if (!loaded_name[0])
+	if (!loaded_name)
 		return;
 	note("unload kvm");
 	ret = unload_module(vendor_module);
@@ -271,7 +271,7 @@ static void unload_kvm(void)
 	ret |= unload_module("irqbypass");
 	snprintf(name, sizeof(name), "%s: unload kvm", loaded_name);
 	result(!ret, name, "%s", ret ? "still in use" : "done");
-	loaded_name[0] = 0;
+	loaded_name = NULL;
 }
 
 static void load_kvm(const char *name, const char *variant, const char *value)
@@ -294,7 +294,7 @@ static void load_kvm(const char *name, const char *variant, const char *value)
 			is[0] = 0;
 		fclose(f);
 	}
-	snprintf(loaded_name, sizeof(loaded_name), "%s", name);
+	loaded_name = name;
 	snprintf(label, sizeof(label), "%s: load kvm", name);
 	result(ok && !strcmp(is, value), label,
 	       "VM_MEMORY_ATTRIBUTES=%s " PARAMETER "=%s", variant, is);
@@ -456,8 +456,8 @@ static void read_plan(char *lines[], int *nr)
 
 int main(void)
 {
-	char *lines[MAX_LINES], name[128], variant[16], value[2];
-	int nr_lines = 0, planned = 1, seconds, at;
+	char *lines[MAX_LINES], *line, *kind, *name, *arg;
+	int nr_lines = 0, planned = 1;
 
 	open_results();
 	mount_all();
@@ -476,14 +476,18 @@ int main(void)
 	result(true, "boot", "%.1f s", now());
 
 	for (int i = 0; i < nr_lines; i++) {
-		if (sscanf(lines[i], "kvm\t%127[^\t]\t%15[^\t]\t%1s", name, variant, value) == 3)
-			load_kvm(name, variant, value);
-		else if (sscanf(lines[i], "run\t%127[^\t]\t%d\t%n", name, &seconds, &at) == 2)
-			run(name, seconds, lines[i] + at);
-		else if (!strcmp(lines[i], "shell"))
+		line = lines[i];
+		kind = strsep(&line, "\t");
+		name = strsep(&line, "\t");
+		arg = strsep(&line, "\t");
+		if (!strcmp(kind, "kvm") && line)
+			load_kvm(name, arg, line);
+		else if (!strcmp(kind, "run") && line)
+			run(name, atoi(arg), line);
+		else if (!strcmp(kind, "shell"))
 			shell();
 		else
-			bail_out("/plan: cannot understand \"%s\"", lines[i]);
+			bail_out("/plan: cannot understand line %d", i + 1);
 	}
 	unload_kvm();
 	fprintf(tap, "#end\n");
