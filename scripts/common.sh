@@ -61,13 +61,14 @@ fi
 # step LOG-NAME TEXT COMMAND...: run COMMAND with its output in a log, show how
 # long it takes, and if it fails, what matters of the log.
 step() {
-	local log=$LOG/$1.log text=$2 start=$SECONDS ticker status=0
+	local log=$LOG/$1.log text=$2 start=$SECONDS interval=30 ticker status=0
 
 	shift 2
+	[ ! -t 1 ] || interval=1
 	(
 		exec 9>&-
 		trap '' INT
-		while sleep "$([ -t 1 ] && echo 1 || echo 30)"; do
+		while sleep "$interval" >/dev/null 2>&1; do
 			kill -0 $$ 2>/dev/null || exit 0
 			if [ -t 1 ]; then
 				printf '\r%s ... %d s ' "$text" $((SECONDS - start))

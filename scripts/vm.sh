@@ -118,7 +118,7 @@ qemu() {
 		-object memory-backend-ram,id=ram0,size=2G -numa node,memdev=ram0,cpus=0 \
 		-object memory-backend-ram,id=ram1,size=2G -numa node,memdev=ram1,cpus=1 \
 		-kernel "$kernel" -initrd "$VM/initramfs" \
-		-append 'console=ttyS0 ignore_loglevel watchdog_thresh=30 workqueue.watchdog_thresh=60' \
+		-append 'console=ttyS0 ignore_loglevel watchdog_thresh=30 workqueue.watchdog_thresh=60 printk.devkmsg=on' \
 		"$@" 9>&-
 }
 
@@ -191,6 +191,8 @@ if first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
 	say "The kernel complained:"
 	tail -n +"$((first > 2 ? first - 2 : 1))" "$CONSOLE" | head -n 60 | sed 's/^/    /'
 	bad="the kernel's log has problems"
+elif ! grep -q 'gmem: end of results' "$CONSOLE" && [ -z "$bad" ]; then
+	bad="the kernel's log is not complete"
 fi
 [ -z "$bad" ] || {
 	[ "$bad" = y ] || say "$bad"
