@@ -189,7 +189,7 @@ esac
 if first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
 	grep -m 1 -nE -f - "$CONSOLE" | cut -d: -f1) && [ -n "$first" ]; then
 	say "The kernel complained:"
-	tail -n +"$((first > 2 ? first - 2 : 1))" "$CONSOLE" | head -n 60 | sed 's/^/    /'
+	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$CONSOLE"
 	bad="the kernel's log has problems"
 elif ! grep -q 'gmem: end of results' "$CONSOLE" && [ -z "$bad" ]; then
 	bad="the kernel's log is not complete"
