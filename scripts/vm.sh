@@ -38,11 +38,7 @@ mkdir -p "$VM"
 
 # static SOURCE: compile a program of ours for the VM
 static() {
-	local program
-
-	program=$VM/$(basename "$1" .c)
-	[ "$program" -nt "$1" ] ||
-		gcc -Wall -Wextra -Werror -O2 -static -s -o "$program" "$1"
+	gcc -Wall -Wextra -Werror -O2 -static -s -o "$VM/$(basename "$1" .c)" "$1"
 }
 
 # initramfs PLAN FILE...: what the VM boots with
