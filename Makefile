@@ -11,12 +11,17 @@
 #:   make run        run the example VMM and its guest in the VM, both ways
 #:   make test       run the tests, in each configuration of vm/tests
 #:   make shell      a shell in the VM, with KVM as row ROW=1 of vm/tests
+#:   make bench      measure what conversion costs: without the series, per VM, in
+#:                   place; make bench-docs copies the results to docs/bench
 #:
 #: To work on the series:
 #:   make tree       make build/linux, a git work tree with one commit per patch;
 #:                   it never drops commits that patches/ does not have
 #:   make export     regenerate patches/ from it; the same commits give the same
 #:                   bytes
+#:   make oldconfig  what the series changes in Debian's amd64 configuration
+#:   make matrix     build it with W=1 in each configuration that matters, and for
+#:                   other architectures; takes most of an hour the first time
 #:
 #: The steps they consist of:
 #:   make setup      install missing Debian packages
@@ -31,6 +36,7 @@
 #:                   instead of the newest package linux-source-7.3 of Debian
 #:   TREE=           git work tree to build and test as it is, such as build/linux
 #:   ROWS=13         test only these rows of vm/tests
+#:                   (matrix: build only rows that match, such as 'arm64-*')
 #:   TESTS='g*'      test only programs that match
 #:   ACCEL=tcg|kvm   how to run the VM; by default KVM if a trial shows that
 #:                   guests can have guests here, else emulation
@@ -39,7 +45,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test shell tree export clean distclean
+.PHONY: help $(steps) run test shell bench bench-docs oldconfig matrix tree export clean distclean
 .NOTPARALLEL:
 
 help:
@@ -70,6 +76,20 @@ test: kernel
 
 shell: kernel
 	@$(scripts)/vm.sh -i -r $(or $(ROW),1)
+
+oldconfig: queue
+	@$(scripts)/oldconfig.sh
+
+bench: kernel
+	@$(scripts)/setup.sh bench
+	@$(scripts)/bench.sh
+
+bench-docs:
+	@$(scripts)/bench.sh -d
+
+matrix: setup queue
+	@$(scripts)/setup.sh matrix
+	@$(scripts)/matrix.sh
 
 tree: queue
 	@$(scripts)/tree.sh

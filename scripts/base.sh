@@ -8,61 +8,20 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/apt.sh
+. "$ROOT/scripts/apt.sh"
 
 RELEASE=7.3
 PACKAGE=linux-source-$RELEASE
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-BASE=$BUILD/base
-
-# An apt of our own: its lists, cache and sources are here, the system's are
-# neither used nor changed.  Only the mirror is the one that the system uses.
-apt_setup() {
-	local mirror suite
-
-	# shellcheck disable=SC2016 # apt expands these
-	mirror=$(apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(SITE)' 'Created-By: Packages' |
-		sed -n 's/^Debian|main|//p' | head -n 1)
-	[ -n "$mirror" ] ||
-		die "apt knows no Debian mirror; run apt-get update as root, or give KERNEL_SRC="
-	mkdir -p "$BASE/apt"/{lists/partial,cache/archives/partial}
-	for suite in trixie-backports sid experimental; do
-		echo "deb [signed-by=$KEYRING] $mirror $suite main"
-	done >"$BASE/apt/sources.list"
-	cat >"$BASE/apt/apt.conf" <<-EOT
-		Dir::Etc::SourceList "$BASE/apt/sources.list";
-		Dir::Etc::SourceParts "-";
-		Dir::Etc::Preferences "-";
-		Dir::Etc::PreferencesParts "-";
-		Dir::State::Lists "$BASE/apt/lists";
-		Dir::Cache "$BASE/apt/cache";
-		Acquire::Languages "none";
-		Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-	EOT
-	export APT_CONFIG=$BASE/apt/apt.conf
-}
-
-# apt checks what it downloads against the signed lists.
-download() {
-	local version
-
-	version=$(apt-cache madison "$PACKAGE" | awk '{ print $3 }' | sort -V | tail -n 1)
-	[ -n "$version" ] || {
-		echo "error: the mirror has no package $PACKAGE"
-		return 1
-	}
-	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
-		apt-get download "$PACKAGE=$version" && mv -- *.deb "$BASE/" &&
-		rmdir "$BASE/partial"
-}
 
 fetch_package() {
-	local debs=("$BASE/$PACKAGE"_*.deb)
+	local debs=("$BASE/$PACKAGE"_*.deb) version
 
-	if [ ! -e "${debs[0]}" ]; then
-		apt_setup
-		step apt-update "update package lists" apt-get update
-		step download "download $PACKAGE" download
-	fi
+	[ ! -e "${debs[0]}" ] || return 0
+	apt_setup
+	version=$(apt_versions "$PACKAGE" | tail -n 1)
+	[ -n "$version" ] || die "the mirror has no package $PACKAGE; give KERNEL_SRC="
+	step download "download $PACKAGE $version" apt_download "$PACKAGE" "$version"
 }
 
 # The files of the tree KERNEL_SRC; of a git work tree only those that git knows

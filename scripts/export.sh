@@ -3,7 +3,8 @@
 #
 # The same commits always give the same bytes, whatever the user's git is told
 # to do, so that a diff of patches/ shows what changed and nothing else.  The
-# cover letter, patches/0000-cover-letter.patch, is kept as it is.
+# cover letter, patches/0000-cover-letter.patch, is kept as it is, except for the
+# number of patches in its subject.  It lists all patches, which is verified.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -36,6 +37,14 @@ GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
 	--full-index --no-renames --diff-algorithm=histogram --unified=3 "$BASE..$TIP"
 (cd "$NEW" && find . -maxdepth 1 -name '[0-9][0-9][0-9][0-9]-*.patch' ! -name '0000-*' -printf '%f\n') |
 	sort >"$NEW/series"
+
+cover=$NEW/0000-cover-letter.patch
+sed -i "1s,\[PATCH 0*0/[0-9]*\],[PATCH 00/$(wc -l <"$NEW/series")]," "$cover"
+if ! wrong=$(diff <(sed -n '/^Order$/,/^Who asks/s/^  - //p' "$cover") \
+	<(git log --reverse --format=%s "$BASE..$TIP")); then
+	say "warning: the list of patches in the cover letter isn't right (> is missing):"
+	sed -n 's/^[<>]/    &/p' <<<"$wrong"
+fi
 
 if diff -r "$ROOT/patches" "$NEW" >/dev/null; then
 	say "patches/ is up to date: $(wc -l <"$NEW/series") patches"

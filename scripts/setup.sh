@@ -1,6 +1,8 @@
 #!/bin/bash
-# Install the Debian packages that building and running need.  Does nothing, and
-# needs no network, when all are there.
+# Install the Debian packages that building and running need, and with "matrix"
+# those for other architectures, with "bench" those to plot results:
+# scripts/setup.sh [matrix|bench].  Does nothing, and needs no network, when all
+# are there.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -23,6 +25,25 @@ busybox-static	shell and tools in the VM
 qemu-system-x86	the VM
 debian-archive-keyring	authenticate the kernel source
 '
+
+# for make matrix only
+if [ "${1:-}" = matrix ]; then
+	packages='
+gcc-aarch64-linux-gnu	compile kernel and selftests for arm64
+libc6-dev-arm64-cross	compile kernel and selftests for arm64
+gcc-riscv64-linux-gnu	compile the kernel for riscv
+gcc-s390x-linux-gnu	compile kernel and selftests for s390
+libc6-dev-s390x-cross	compile kernel and selftests for s390
+python3		check kernel-doc comments
+'
+fi
+
+# for make bench only
+if [ "${1:-}" = bench ]; then
+	packages='
+gnuplot-nox	plot results
+'
+fi
 
 missing=()
 while read -r package purpose; do

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+#
+# An apt of our own: its lists, cache and sources are in build/base, the system's
+# are neither used nor changed.  Only the mirror is the one that the system uses.
+
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+BASE=$BUILD/base
+
+# apt_setup: configure it and make sure that there are package lists
+apt_setup() {
+	local mirror suite
+
+	# shellcheck disable=SC2016 # apt expands these
+	mirror=$(apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(SITE)' 'Created-By: Packages' |
+		sed -n 's/^Debian|main|//p' | head -n 1)
+	[ -n "$mirror" ] ||
+		die "apt knows no Debian mirror; run apt-get update as root, or give KERNEL_SRC="
+	mkdir -p "$BASE/apt"/{lists/partial,cache/archives/partial}
+	for suite in trixie-backports sid experimental; do
+		echo "deb [signed-by=$KEYRING] $mirror $suite main"
+	done >"$BASE/apt/sources.list"
+	cat >"$BASE/apt/apt.conf" <<-EOT
+		Dir::Etc::SourceList "$BASE/apt/sources.list";
+		Dir::Etc::SourceParts "-";
+		Dir::Etc::Preferences "-";
+		Dir::Etc::PreferencesParts "-";
+		Dir::State::Lists "$BASE/apt/lists";
+		Dir::Cache "$BASE/apt/cache";
+		Acquire::Languages "none";
+		Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+	EOT
+	export APT_CONFIG=$BASE/apt/apt.conf
+	if [ -z "$(find "$BASE/apt/lists" -name '*_Packages*' -mtime -1 -print -quit)" ]; then
+		step apt-update "update package lists" apt-get update
+	fi
+}
+
+# apt_versions PACKAGE: those that the suites have, oldest first
+apt_versions() {
+	apt-cache madison "$1" | awk '{ print $3 }' | sort -Vu
+}
+
+# apt_download PACKAGE VERSION: to build/base.  apt checks what it downloads
+# against the signed lists.
+apt_download() {
+	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
+		apt-get download "$1=$2" && mv -- *.deb "$BASE/" && rmdir "$BASE/partial"
+}

@@ -1,0 +1,57 @@
+#!/bin/bash
+# What "make oldconfig" asks, and what comes out, if Debian's amd64 configuration
+# of the base is used for the series.
+#
+# CONFIG= names another configuration to start from.
+
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/common.sh"
+# shellcheck source=scripts/apt.sh
+. "$ROOT/scripts/apt.sh"
+
+PACKAGE=linux-config-7.3
+DIR=$BUILD/oldconfig
+
+# Prints the name of the file.  The version is the one of the base, if it is
+# Debian's and still there, else the newest.
+debian_config() {
+	local version have
+
+	have=$(git -C "$REPO" tag -l --format='%(contents:subject)' base |
+		sed -n 's/^linux-source-7.3 \([^,]*\),.*/\1/p')
+	apt_setup >&2
+	version=$(apt_versions "$PACKAGE" | grep -xF "$have" || apt_versions "$PACKAGE" | tail -n 1)
+	[ -n "$version" ] || die "the mirror has no package $PACKAGE; give CONFIG="
+	[ -e "$BASE/${PACKAGE}_${version}_amd64.deb" ] ||
+		step download "download $PACKAGE $version" apt_download "$PACKAGE" "$version" >&2
+	dpkg-deb --fsys-tarfile "$BASE/${PACKAGE}_${version}_amd64.deb" |
+		tar -xO "./usr/src/$PACKAGE/config.amd64_none_amd64.xz" | xz -d >"$DIR/debian-$version"
+	echo "$DIR/debian-$version"
+}
+
+# update NAME TREE: an oldconfig that takes the default for what is new
+update() {
+	mkdir -p "$DIR/$1"
+	cp "$config" "$DIR/$1/.config"
+	make -s -C "$2" O="$DIR/$1" ARCH=x86_64 olddefconfig
+}
+
+# new NAME TREE: the symbols that oldconfig asks for
+new() {
+	mkdir -p "$DIR/$1"
+	cp "$config" "$DIR/$1/.config"
+	make -s -C "$2" O="$DIR/$1" ARCH=x86_64 listnewconfig
+}
+
+mkdir -p "$DIR"
+"$ROOT/scripts/unpatched.sh"
+config=${CONFIG:-$(debian_config)}
+for name in unpatched src; do
+	new "$name" "$BUILD/$name" 2>/dev/null | grep -v '^#' | sort >"$DIR/$name.new"
+	step "oldconfig-$name" "olddefconfig, build/$name" update "$name" "$BUILD/$name"
+done
+
+say "Starting from $(basename "$config"), oldconfig of the series asks for, beyond what the base asks for:"
+comm -13 "$DIR/unpatched.new" "$DIR/src.new" | sed 's/^/    /'
+say "With the default answer, its result differs from the base's in:"
+"$REPO/scripts/diffconfig" "$DIR/unpatched/.config" "$DIR/src/.config" | sed 's/^/    /'
