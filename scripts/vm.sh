@@ -36,6 +36,7 @@ VM=$OUT/vm
 NAME=$(basename "${plan:-command}")
 CONSOLE=$LOG/vm-$NAME.console.log
 TAP=$LOG/vm-$NAME.tap
+RESETS=$LOG/vm-$NAME.resets.log	# what QEMU knows of a machine that died silently
 mkdir -p "$VM"
 
 # static SOURCE: compile a program of ours for the VM
@@ -127,6 +128,7 @@ qemu() {
 		qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
 		-machine q35 -accel "$accel" -cpu "$cpu" "${machine[@]}" \
 		-kernel "$kernel" -initrd "$VM/initramfs" \
+		-d cpu_reset -D "$RESETS" \
 		-append 'console=ttyS0 ignore_loglevel watchdog_thresh=30 workqueue.watchdog_thresh=60 printk.devkmsg=on' \
 		"$@" 9>&-
 }
@@ -183,7 +185,7 @@ fi
 # All programs may use up their time, and some is for the rest.
 limit=$(awk -F '\t' '{ s += $1 == "run" ? $3 + 30 : 60 } END { print s + 120 }' "$plan")
 say "VM: $accel, at most $limit s; kernel's log in ${CONSOLE#"$ROOT"/}"
-rm -f "$CONSOLE" "$TAP"
+rm -f "$CONSOLE" "$TAP" "$RESETS"
 status=(0 0 0)
 qemu "$accel" "$limit" "$kernel" -serial "file:$CONSOLE" -serial stdio \
 	</dev/null 2>"$LOG/vm-$NAME.qemu.log" |
@@ -201,8 +203,13 @@ if first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
 	say "The kernel complained:"
 	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$CONSOLE"
 	bad="the kernel's log has problems"
-elif ! grep -q 'gmem: end of results' "$CONSOLE" && [ -z "$bad" ]; then
-	bad="the kernel's log is not complete"
+elif ! grep -q 'gmem: end of results' "$CONSOLE" && [[ ! $bad || $bad = y ]]; then
+	if grep -q 'Triple fault' "$RESETS"; then
+		bad="the VM's processor had a triple fault, with no word from the kernel"
+	else
+		bad="the kernel's log is not complete; it ends with:
+$(tail -n 5 "$CONSOLE")"
+	fi
 fi
 [ -z "$bad" ] || {
 	[ "$bad" = y ] || say "$bad"
