@@ -22,6 +22,14 @@
 #:   make oldconfig  what the series changes in Debian's amd64 configuration
 #:   make matrix     build it with W=1 in each configuration that matters, and for
 #:                   other architectures; takes most of an hour the first time
+#:   make check      let checkpatch, sparse, coccinelle, compilers and others look
+#:                   at the series and at this repository; CHECKS=... does only some
+#:   make bisect     build, boot and test it patch by patch; PATCHES=19-24 does some
+#:   make bases      see that it applies to, and works on, each 7.3.y of Debian's
+#:
+#: To hand it on:
+#:   make mbox       a mailbox for git am or to send; SIGNOFF='Name <mail>' signs off
+#:   make quilt      a tarball for a queue such as debian/patches
 #:
 #: The steps they consist of:
 #:   make setup      install missing Debian packages
@@ -45,7 +53,8 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test shell bench bench-docs oldconfig matrix tree export clean distclean
+.PHONY: help $(steps) run test shell bench bench-docs oldconfig matrix tree export \
+	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
 help:
@@ -90,6 +99,24 @@ bench-docs:
 matrix: setup queue
 	@$(scripts)/setup.sh matrix
 	@$(scripts)/matrix.sh
+
+check: setup queue
+	@$(scripts)/setup.sh check
+	@$(scripts)/check.sh
+
+bisect: setup queue
+	@$(scripts)/bisect.sh
+
+bases: setup queue
+	@$(scripts)/bases.sh
+
+mbox: queue
+	@$(scripts)/setup.sh mbox
+	@$(scripts)/mbox.sh
+
+quilt: queue
+	@$(scripts)/setup.sh quilt
+	@$(scripts)/quilt.sh
 
 tree: queue
 	@$(scripts)/tree.sh

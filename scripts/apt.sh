@@ -6,7 +6,8 @@
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 BASE=$BUILD/base
 
-# apt_setup: configure it and make sure that there are package lists
+# apt_setup Packages|Sources: configure it and make sure that there are lists of
+# binary packages, or of source packages, too
 apt_setup() {
 	local mirror suite
 
@@ -18,6 +19,7 @@ apt_setup() {
 	mkdir -p "$BASE/apt"/{lists/partial,cache/archives/partial}
 	for suite in trixie-backports sid experimental; do
 		echo "deb [signed-by=$KEYRING] $mirror $suite main"
+		[ "$1" = Packages ] || echo "deb-src [signed-by=$KEYRING] $mirror $suite main"
 	done >"$BASE/apt/sources.list"
 	cat >"$BASE/apt/apt.conf" <<-EOT
 		Dir::Etc::SourceList "$BASE/apt/sources.list";
@@ -30,7 +32,7 @@ apt_setup() {
 		Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 	EOT
 	export APT_CONFIG=$BASE/apt/apt.conf
-	if [ -z "$(find "$BASE/apt/lists" -name '*_Packages*' -mtime -1 -print -quit)" ]; then
+	if [ -z "$(find "$BASE/apt/lists" -name "*_$1*" -mtime -1 -print -quit)" ]; then
 		step apt-update "update package lists" apt-get update
 	fi
 }
@@ -40,9 +42,9 @@ apt_versions() {
 	apt-cache madison "$1" | awk '{ print $3 }' | sort -Vu
 }
 
-# apt_download PACKAGE VERSION: to build/base.  apt checks what it downloads
-# against the signed lists.
+# apt_download PACKAGE VERSION [DIRECTORY]: to build/base or elsewhere.  apt checks
+# what it downloads against the signed lists.
 apt_download() {
 	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
-		apt-get download "$1=$2" && mv -- *.deb "$BASE/" && rmdir "$BASE/partial"
+		apt-get download "$1=$2" && mv -- *.deb "${3:-$BASE}/" && rmdir "$BASE/partial"
 }

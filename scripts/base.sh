@@ -18,7 +18,7 @@ fetch_package() {
 	local debs=("$BASE/$PACKAGE"_*.deb) version
 
 	[ ! -e "${debs[0]}" ] || return 0
-	apt_setup
+	apt_setup Packages
 	version=$(apt_versions "$PACKAGE" | tail -n 1)
 	[ -n "$version" ] || die "the mirror has no package $PACKAGE; give KERNEL_SRC="
 	step download "download $PACKAGE $version" apt_download "$PACKAGE" "$version"

@@ -99,6 +99,62 @@ row_plan() {
 
 	read -r variant value < <(awk -v row="$1" '$1 == "row" && $2 == row { print $3, $4 }' \
 		"$ROOT/vm/tests") || die "vm/tests has no row $1"
-	grep -q gmem_in_place_conversion "$OUT/kernel-$variant/arch/x86/kvm/kvm.ko" || value=-
+	grep -q parmtype=gmem_in_place_conversion "$OUT/kernel-$variant/arch/x86/kvm/kvm.ko" || value=-
 	printf 'kvm\trow %s\t%s\t%s\n' "$1" "$variant" "$value"
+}
+
+# tree_rows: the rows of vm/tests that the tree has the options for.  Without its
+# patches it always tracks PRIVATE per VM: that is row 3.
+tree_rows() {
+	if ! grep -q '^config KVM_VM_MEMORY_ATTRIBUTES' "$SRC/arch/x86/kvm/Kconfig"; then
+		echo 3
+	elif ! grep -q '^module_param(gmem_in_place_conversion' "$SRC/virt/kvm/kvm_main.c"; then
+		echo 23
+	else
+		echo 1234
+	fi
+}
+
+# switch_to COMMIT: make build/src match it.  Only files that come out differently
+# are written: what does not change is not compiled again.
+switch_to() {
+	local target
+
+	target=$(git -C "$REPO" rev-parse "$1^{commit}")
+	git -C "$REPO" update-ref refs/gmem/target "$target"
+	git -C "$REPO" read-tree -m -u HEAD "$target"
+	git -C "$REPO" update-ref --no-deref HEAD "$target"
+	git -C "$REPO" update-ref -d refs/gmem/target
+}
+
+# finish_switch: if one was interrupted; else false
+finish_switch() {
+	git -C "$REPO" rev-parse -q --verify refs/gmem/target >/dev/null || return
+	rm -f "$REPO/.git/index.lock"
+	git -C "$REPO" reset -q --hard refs/gmem/target &&
+		git -C "$REPO" update-ref -d refs/gmem/target
+}
+
+# work_tree DIRECTORY COMMIT: make it a work tree of build/src with that commit and
+# nothing else.  Files that are the same are not written again.
+work_tree() {
+	if [ ! -e "$1/.git" ]; then
+		git -C "$REPO" worktree prune
+		git -C "$REPO" worktree add -f -q --detach "$1" "$2"
+	else
+		git -C "$1" am --quit 2>/dev/null || true
+		git -C "$1" checkout -q --force --detach "$2"
+		git -C "$1" clean -q -dfx
+	fi
+}
+
+# queue_files: the patches, in order
+queue_files() {
+	sed 's/#.*//' "$ROOT/patches/series" | awk 'NF { print $1 }'
+}
+
+# release COMMIT: the version that its Makefile has
+release() {
+	git -C "$REPO" show "$1:Makefile" |
+		awk '/^(VERSION|PATCHLEVEL|SUBLEVEL) = / { v = v "." $3 } END { print substr(v, 2) }'
 }

@@ -34,7 +34,7 @@ check_config() {
 	wrong=$(grep -hE '^CONFIG_' "$@" | grep -vxF -f "$config" || true
 		sed -n 's/^# \(CONFIG_[^ ]*\) is not set/^\1=/p' "$@" |
 			grep -f - "$config" || true)
-	if ! grep -q KVM_VM_MEMORY_ATTRIBUTES "$SRC/arch/x86/kvm/Kconfig"; then
+	if ! grep -q '^config KVM_VM_MEMORY_ATTRIBUTES' "$SRC/arch/x86/kvm/Kconfig"; then
 		wrong=$(grep -v '^CONFIG_KVM_VM_MEMORY_ATTRIBUTES=' <<<"$wrong" || true)
 	fi
 	[ -z "$wrong" ] || {
@@ -70,11 +70,12 @@ config_id() {
 	} | sha256sum
 }
 
-# What all of the build depends on
+# What all of the build depends on, i.e. not documentation or tests
 build_id() {
 	gcc --version | head -n 1
 	sha256sum "$ROOT/scripts/kernel.sh"
-	git -C "$SRC" rev-parse 'HEAD^{tree}'
+	git -C "$SRC" ls-tree HEAD | grep -vE $'\t(Documentation|tools)$'
+	git -C "$SRC" ls-tree HEAD tools/ | grep -v $'\ttools/testing$'
 	# changes that are not committed, in a tree given as TREE=
 	git -C "$SRC" --no-optional-locks diff HEAD | sha256sum
 	(cd "$SRC" && git ls-files -z --others --exclude-standard | xargs -0 -r sha256sum)
@@ -93,7 +94,7 @@ for variant; do
 		echo "$id" >"$out/config-id"
 	fi
 
-	id="$id $(build_id)"
+	id="$id $(build_id | sha256sum)"
 	if [ "$(cat "$out/build-id" 2>/dev/null)" != "$id" ]; then
 		rm -f "$out/build-id"
 		step "kernel-$variant" "build kernel-$variant" build "$out"

@@ -19,7 +19,7 @@ debian_config() {
 
 	have=$(git -C "$REPO" tag -l --format='%(contents:subject)' base |
 		sed -n 's/^linux-source-7.3 \([^,]*\),.*/\1/p')
-	apt_setup >&2
+	apt_setup Packages >&2
 	version=$(apt_versions "$PACKAGE" | grep -xF "$have" || apt_versions "$PACKAGE" | tail -n 1)
 	[ -n "$version" ] || die "the mirror has no package $PACKAGE; give CONFIG="
 	[ -e "$BASE/${PACKAGE}_${version}_amd64.deb" ] ||

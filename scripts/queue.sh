@@ -10,14 +10,9 @@
 . "$(dirname "$0")/common.sh"
 
 BASE=refs/tags/base
-TARGET=refs/gmem/target
 STAMP=$BUILD/queue-id
 
 cd "$REPO"
-
-queue_files() {
-	sed 's/#.*//' "$ROOT/patches/series" | awk 'NF { print $1 }'
-}
 
 # What the branch depends on
 queue_id() {
@@ -87,24 +82,16 @@ else
 	mv "$STAMP.new" "$STAMP"
 fi
 
-# Finish what was interrupted; else nothing may be there that patches/ lacks.
-if git rev-parse -q --verify "$TARGET" >/dev/null; then
-	rm -f .git/index.lock
-	git reset -q --hard "$TARGET"
-	git update-ref -d "$TARGET"
-elif [ -n "$(git status --porcelain)" ]; then
+# Nothing may be there that patches/ lacks.
+if ! finish_switch && [ -n "$(git status --porcelain)" ]; then
 	git status --short | head -n 20 >&2
 	die "build/src has changes that patches/ does not have, and they would be lost or built
 unnoticed.  Make them in build/linux instead (make tree, make export).  To drop
 them: git -C build/src reset --hard && git -C build/src clean -dfx"
 fi
 
-old=$(git rev-parse HEAD)
-if [ "$old" != "$new" ]; then
-	git update-ref "$TARGET" "$new"
-	git read-tree -m -u "$old" "$new"
-	git update-ref --no-deref HEAD "$new"
-	git update-ref -d "$TARGET"
+if [ "$(git rev-parse HEAD)" != "$new" ]; then
+	switch_to "$new"
 	say "applied $(queue_files | wc -l) patches: $(git diff --shortstat "$BASE" HEAD)"
 fi
 git update-ref refs/heads/queue "$new"

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Install the Debian packages that building and running need, and with "matrix"
-# those for other architectures, with "bench" those to plot results:
-# scripts/setup.sh [matrix|bench].  Does nothing, and needs no network, when all
-# are there.
+# Install the Debian packages that building and running need; with "matrix" those
+# for other architectures, with "bench" those to plot results, with "check" those
+# that look for mistakes, with "mbox" or "quilt" those to export the series:
+# scripts/setup.sh [matrix|bench|check|mbox|quilt].  Does nothing, and needs no
+# network, when all are there.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -42,6 +43,36 @@ fi
 if [ "${1:-}" = bench ]; then
 	packages='
 gnuplot-nox	plot results
+'
+fi
+
+# for make check only
+if [ "${1:-}" = check ]; then
+	packages='
+perl		checkpatch
+codespell	spelling
+sparse		C=2
+clang-19	the other compiler; the kernel asks for 17 or later
+lld-19		link with it
+llvm-19		build with it
+coccinelle	semantic patches of the kernel
+ocaml		some of them have code in it
+python3		check kernel-doc comments
+shellcheck	check the scripts
+'
+fi
+
+# for make mbox only
+if [ "${1:-}" = mbox ]; then
+	packages='
+perl		get_maintainer.pl
+'
+fi
+
+# for make quilt only
+if [ "${1:-}" = quilt ]; then
+	packages='
+quilt		apply what was exported
 '
 fi
 

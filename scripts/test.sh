@@ -8,13 +8,9 @@
 
 rows=${ROWS:-1234}
 
-# Before its patches, the tree always tracks PRIVATE per VM: that is row 3
-if ! grep -q KVM_VM_MEMORY_ATTRIBUTES "$SRC/arch/x86/kvm/Kconfig"; then
-	say "this tree has no KVM_VM_MEMORY_ATTRIBUTES: only row 3 can run"
-	rows=3
-elif ! grep -q gmem_in_place_conversion "$SRC/virt/kvm/kvm_main.c"; then
-	say "this tree has no kvm.gmem_in_place_conversion: only rows 2 and 3 can run"
-	rows=23
+if [ "$(tree_rows)" != 1234 ]; then
+	rows=$(tree_rows)
+	say "this tree does not have all options yet: only rows $rows can run"
 fi
 
 # selected: the tests to run, as lines ROWS SECONDS PROGRAM ARGUMENTS...

@@ -11,14 +11,9 @@ UNPATCHED_OUT=$BUILD/tree-unpatched
 
 [ -e "$REPO" ] || die "build/src is not there; run: make base"
 base=$(git -C "$REPO" rev-parse 'refs/tags/base^{commit}')
-if [ ! -e "$UNPATCHED/Makefile" ]; then
-	rm -rf "$UNPATCHED"
-	git -C "$REPO" worktree prune
-	step unpatched "check out build/unpatched" \
-		git -C "$REPO" worktree add --detach "$UNPATCHED" "$base"
-elif [ "$(git -C "$UNPATCHED" rev-parse HEAD)" != "$base" ]; then
-	step unpatched "check out build/unpatched" \
-		git -C "$UNPATCHED" checkout --force --detach "$base"
+[ -e "$UNPATCHED/Makefile" ] || rm -rf "$UNPATCHED"
+if [ "$(git -C "$UNPATCHED" rev-parse HEAD 2>/dev/null)" != "$base" ]; then
+	step unpatched "check out build/unpatched" work_tree "$UNPATCHED" "$base"
 fi
 
 if [ "$(cat "$UNPATCHED_OUT/headers-id" 2>/dev/null)" != "$base" ]; then
