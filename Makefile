@@ -13,6 +13,7 @@
 #:   make shell      a shell in the VM, with KVM as row ROW=1 of vm/tests
 #:   make bench      measure what conversion costs: without the series, per VM, in
 #:                   place; make bench-docs copies the results to docs/bench
+#:   make vmm        boot Linux with QEMU in the VM, with the series and without
 #:
 #: To work on the series:
 #:   make tree       make build/linux, a git work tree with one commit per patch;
@@ -53,7 +54,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test shell bench bench-docs oldconfig matrix tree export \
+.PHONY: help $(steps) run test shell bench bench-docs vmm oldconfig matrix tree export \
 	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
@@ -95,6 +96,10 @@ bench: kernel
 
 bench-docs:
 	@$(scripts)/bench.sh -d
+
+vmm: kernel
+	@$(scripts)/setup.sh vmm
+	@$(scripts)/vmm.sh
 
 matrix: setup queue
 	@$(scripts)/setup.sh matrix

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Install the Debian packages that building and running need; with "matrix" those
-# for other architectures, with "bench" those to plot results, with "check" those
-# that look for mistakes, with "mbox" or "quilt" those to export the series:
-# scripts/setup.sh [matrix|bench|check|mbox|quilt].  Does nothing, and needs no
+# for other architectures, with "bench" those to plot results, with "vmm" the load
+# for QEMU's guest, with "check" those that look for mistakes, with "mbox" or
+# "quilt" those to export the series:
+# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt].  Does nothing, and needs no
 # network, when all are there.
 
 # shellcheck source=scripts/common.sh
@@ -73,6 +74,13 @@ fi
 if [ "${1:-}" = quilt ]; then
 	packages='
 quilt		apply what was exported
+'
+fi
+
+# for make vmm only
+if [ "${1:-}" = vmm ]; then
+	packages='
+stress-ng	load in the guest of the guest
 '
 fi
 

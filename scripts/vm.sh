@@ -1,29 +1,33 @@
 #!/bin/bash
 # Boot the test VM, run programs in it, and judge what happened.
 #
-#   scripts/vm.sh [-r ROW] [-t SECONDS] [-a FILE]... COMMAND...
+#   scripts/vm.sh [-r ROW] [-t SECONDS] [-a FILE]... [-d DIRECTORY] COMMAND...
 #       run one shell command line, with KVM as row ROW of vm/tests has it;
 #       its output is shown
-#   scripts/vm.sh -p PLAN [-o] [-a FILE]...
+#   scripts/vm.sh -p PLAN [-o] [-a FILE]... [-d DIRECTORY]
 #       do what a plan says (see vm/init.c); shows one line for each program, or
 #       with -o their output
-#   scripts/vm.sh [-r ROW] [-a FILE]... -i
+#   scripts/vm.sh [-r ROW] [-a FILE]... [-d DIRECTORY] -i
 #       a shell in the VM
 #
 # -1 is for benchmarks: one CPU, emulated, that counts instructions as time.
-# -a FILE puts a file into the VM's /bin.  /tests has the selftests that the
-# command or plan names.  ACCEL=tcg or ACCEL=kvm overrides how it is run.
+# -l is for guests of KVM that take interrupts, such as Linux.
+# -a FILE puts a file into the VM's /bin, -d DIRECTORY what a directory contains
+# into its root.  /tests has the selftests that the command or plan names.
+# ACCEL=tcg or ACCEL=kvm overrides how it is run.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
-row=1 seconds=600 one_cpu='' plan='' show=results interactive='' add=()
-while getopts 1r:t:a:p:oi opt; do
+row=1 seconds=600 one_cpu='' linux_guest='' plan='' show=results interactive='' add=() dir=''
+while getopts 1lr:t:a:d:p:oi opt; do
 	case $opt in
 	1) one_cpu=y ;;
+	l) linux_guest=y ;;
 	r) row=$OPTARG ;;
 	t) seconds=$OPTARG ;;
 	a) add+=("$(realpath "$OPTARG")") ;;
+	d) dir=$(realpath "$OPTARG") ;;
 	p) plan=$(realpath "$OPTARG") ;;
 	o) show=output ;;
 	i) interactive=y ;;
@@ -79,6 +83,7 @@ initramfs() {
 	done
 	shift
 	[ $# = 0 ] || cp "$@" "$root/bin/"
+	[ -z "$dir" ] || cp -a "$dir/." "$root/"
 	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$VM/initramfs"
 }
 
@@ -117,6 +122,9 @@ qemu() {
 		-object memory-backend-ram,id=ram0,size=2G -numa node,memdev=ram0,cpus=0 \
 		-object memory-backend-ram,id=ram1,size=2G -numa node,memdev=ram1,cpus=1
 	EOT
+	# QEMU's SVM does not forget which interrupt VMRUN has injected, and injects
+	# it again if a CPU has to leave its loop for the sake of another one
+	[ "$accel" = kvm ] || [ -z "$linux_guest" ] || read -ra machine <<<'-m 4G -smp 1'
 	if [ -n "$one_cpu" ]; then
 		# Without erms and fsrm memory is cleared and copied by words.  Each
 		# repetition of an instruction counts, and bytes would cost too much.
