@@ -10,6 +10,13 @@
 #: Main targets; each does first what it needs:
 #:   make run        run the example VMM and its guest in the VM, both ways
 #:   make test       run the tests, in each configuration of vm/tests
+#:   make stress     the same and more, with kernels that find misuse of locks, of
+#:                   memory, leaks and data races; each run is repeated only if
+#:                   something changed
+#:   make mutants    does "make test" notice if the series is wrong?  One small
+#:                   mistake at a time, each of which a test has to catch
+#:   make coverage   which lines and branches that the series adds or changes do
+#:                   the tests run?  Each that they don't run has to have a reason
 #:   make shell      a shell in the VM, with KVM as row ROW=1 of vm/tests
 #:   make bench      measure what conversion costs: without the series, per VM, in
 #:                   place; make bench-docs copies the results to docs/bench
@@ -47,6 +54,10 @@
 #:   ROWS=13         test only these rows of vm/tests
 #:                   (matrix: build only rows that match, such as 'arm64-*')
 #:   TESTS='g*'      test only programs that match
+#:   DEBUG=          kernel, run, test, shell: use a kernel with these fragments of
+#:                   config/, such as debug-fault or kasan-fault
+#:   KERNELS='ka*'   stress only kernels that match
+#:   MUTANTS='zap-*' only mutants that match
 #:   ACCEL=tcg|kvm   how to run the VM; by default KVM if a trial shows that
 #:                   guests can have guests here, else emulation
 
@@ -54,7 +65,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test shell bench bench-docs vmm oldconfig matrix tree export \
+.PHONY: help $(steps) run test stress mutants coverage shell bench bench-docs vmm oldconfig matrix tree export \
 	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
@@ -76,13 +87,23 @@ queue: base
 endif
 
 kernel: setup queue
-	@$(scripts)/kernel.sh n y
+	@$(scripts)/kernel.sh n$(DEBUG:%=-%) y$(DEBUG:%=-%)
 
 run: kernel
 	@$(scripts)/run.sh
 
 test: kernel
 	@$(scripts)/test.sh
+
+stress: setup queue
+	@$(scripts)/stress.sh
+
+mutants: setup queue
+	@$(scripts)/mutants.sh
+
+coverage: setup queue
+	@$(scripts)/setup.sh coverage
+	@$(scripts)/coverage.sh
 
 shell: kernel
 	@$(scripts)/vm.sh -i -r $(or $(ROW),1)

@@ -5,7 +5,7 @@
 #
 # SRC is the source tree that is built: build/src, to which apply.sh applies
 # patches/, or another one (TREE=), for a developer.  Everything built from a
-# tree is below OUT.
+# tree is below OUT; mutants.sh has one of its own.
 
 set -Eeuo pipefail
 export LC_ALL=C.UTF-8
@@ -19,7 +19,7 @@ if [ -n "${TREE:-}" ]; then
 	OUT=$BUILD/tree-$(basename "$SRC")
 else
 	SRC=$REPO
-	OUT=$BUILD
+	OUT=${GMEM_OUT:-$BUILD}
 fi
 LOG=$OUT/log
 mkdir -p "$LOG"
@@ -92,13 +92,32 @@ step() {
 	say "$text: $((SECONDS - start)) s"
 }
 
+# time_factor VARIANT...: how many times as long everything takes with the kernels
+# of these variants, according to the fragments of config/ that they consist of
+time_factor() {
+	local fragment
+
+	for fragment in $(printf '%s\n' "${@//-/$'\n'}" | sort -u); do
+		[ ! -e "$ROOT/config/$fragment.config" ] ||
+			sed -n 's/^#time //p' "$ROOT/config/$fragment.config"
+	done | sort -n | sed '$!d' | grep . || echo 1
+}
+
+# row_variant ROW: the variant of the kernel that a row of vm/tests needs.  With
+# DEBUG=, it is one that also has these fragments of config/.
+row_variant() {
+	awk -v row="$1" -v debug="${DEBUG:+-$DEBUG}" '
+		$1 == "row" && $2 == row { print $3 debug; found = 1 }
+		END { exit !found }' "$ROOT/vm/tests" || die "vm/tests has no row $1"
+}
+
 # row_plan ROW: the line of a plan that loads KVM as a row of vm/tests says.
 # A tree without the parameter loads KVM without.
 row_plan() {
 	local variant value
 
-	read -r variant value < <(awk -v row="$1" '$1 == "row" && $2 == row { print $3, $4 }' \
-		"$ROOT/vm/tests") || die "vm/tests has no row $1"
+	variant=$(row_variant "$1")
+	value=$(awk -v row="$1" '$1 == "row" && $2 == row { print $4 }' "$ROOT/vm/tests")
 	grep -q parmtype=gmem_in_place_conversion "$OUT/kernel-$variant/arch/x86/kvm/kvm.ko" || value=-
 	printf 'kvm\trow %s\t%s\t%s\n' "$1" "$variant" "$value"
 }

@@ -2,8 +2,9 @@
 # Configure and build the kernel for the test VM: scripts/kernel.sh VARIANT...
 #
 # A variant is what follows "attrs-" in config/, n or y, and may name more
-# fragments: n-debug is vm.config + attrs-n.config + debug.config.  The result
-# is in kernel-VARIANT; uapi has the headers for programs, the same for all.
+# fragments: n-debug is vm.config + attrs-n.config + debug.config.  A line
+# "#make NAME=VALUE" of a fragment is for make.  The result is in kernel-VARIANT;
+# uapi has the headers for programs, the same for all.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -57,8 +58,28 @@ configure() {
 	rm -rf "$new"
 }
 
+# start_with VARIANT: a copy of what has been built already with the other one of
+# attrs-n and attrs-y, if any.  These differ in little, i.e. little is compiled.
+start_with() {
+	local other
+
+	case $1 in
+	n*) other=$OUT/kernel-y${1#n} ;;
+	y*) other=$OUT/kernel-n${1#y} ;;
+	esac
+	[ -e "$other/build-id" ] || return 0
+	cp -a "$other" "$OUT/kernel-$1.new"
+	rm -f "$OUT/kernel-$1.new"/*-id
+	mv "$OUT/kernel-$1.new" "$OUT/kernel-$1"
+}
+
 build() {
-	make -C "$SRC" O="$1" CC="ccache gcc" LOCALVERSION= -j"$(nproc)" vmlinux modules headers
+	local out=$1 options
+
+	shift
+	mapfile -t options < <(sed -n 's/^#make //p' "$@")
+	make -C "$SRC" O="$out" CC="ccache gcc" LOCALVERSION= -j"$(nproc)" "${options[@]}" \
+		vmlinux modules headers
 }
 
 # What the configuration depends on: fragments and Kconfig files
@@ -85,6 +106,8 @@ for variant; do
 	out=$OUT/kernel-$variant
 	mapfile -t files < <(fragments "$variant")
 
+	rm -rf "$out.new"
+	[ -e "$out" ] || start_with "$variant"
 	mkdir -p "$out"
 
 	id=$(config_id "${files[@]}")
@@ -97,7 +120,7 @@ for variant; do
 	id="$id $(build_id | sha256sum)"
 	if [ "$(cat "$out/build-id" 2>/dev/null)" != "$id" ]; then
 		rm -f "$out/build-id"
-		step "kernel-$variant" "build kernel-$variant" build "$out"
+		step "kernel-$variant" "build kernel-$variant" build "$out" "${files[@]}"
 		ln -sfn "kernel-$variant/usr/include" "$OUT/uapi"
 		echo "$id" >"$out/build-id"
 	fi

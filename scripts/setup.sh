@@ -1,10 +1,8 @@
 #!/bin/bash
-# Install the Debian packages that building and running need; with "matrix" those
-# for other architectures, with "bench" those to plot results, with "vmm" the load
-# for QEMU's guest, with "check" those that look for mistakes, with "mbox" or
-# "quilt" those to export the series:
-# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt].  Does nothing, and needs no
-# network, when all are there.
+# Install the Debian packages that building and running need, and with an argument
+# those that the target of that name needs besides:
+# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt|coverage].  Does nothing, and
+# needs no network, when all are there.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -81,6 +79,13 @@ fi
 if [ "${1:-}" = vmm ]; then
 	packages='
 stress-ng	load in the guest of the guest
+'
+fi
+
+# for make coverage only
+if [ "${1:-}" = coverage ]; then
+	packages='
+lcov		read the counters of the kernel, and write HTML
 '
 fi
 

@@ -2,6 +2,8 @@
 # Run the tests of vm/tests in the VM, in every configuration that the tree has.
 #
 # ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.
+# DEBUG=kasan-fault runs them with the kernel that has these fragments of config/.
+# STRESS=y adds what "make stress" runs.  PLAN= names the run, and its logs.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -13,14 +15,28 @@ if [ "$(tree_rows)" != 1234 ]; then
 	say "this tree does not have all options yet: only rows $rows can run"
 fi
 
+# runs KIND: whether lines of this kind are for the kernel that runs the tests
+runs() {
+	case $1 in
+	test) return 0 ;;
+	test+*) [[ -${DEBUG:-}- = *-${1#test+}-* ]] ;;
+	stress) [ -n "${STRESS:-}" ] ;;
+	*) return 1 ;;
+	esac
+}
+
 # selected: the tests to run, as lines ROWS SECONDS PROGRAM ARGUMENTS...
 selected() {
-	local kind at program rest
+	local kind at seconds rest
 
-	while read -r kind at program rest; do
+	while read -r kind at seconds rest; do
+		runs "$kind" || continue
 		# shellcheck disable=SC2053 # TESTS is a pattern
-		[[ $kind = test && ${rest%% *} = ${TESTS:-*} ]] || continue
-		echo "$at $program $rest"
+		[[ ${rest%% *} = ${TESTS:-*} ]] || continue
+		# What is for stress only may come later; stress.sh says so
+		[ "$kind" != stress ] ||
+			[ -e "$SRC/tools/testing/selftests/kvm/${rest%% *}.c" ] || continue
+		echo "$at $seconds $rest"
 	done <"$ROOT/vm/tests"
 }
 
@@ -37,6 +53,14 @@ log_checks() {
 	done <"$ROOT/vm/tests"
 }
 
+# counters: the line of a plan that writes to the report how often the kernel ran
+# which lines, for coverage.sh
+counters() {
+	# shellcheck disable=SC2016 # the shell in the VM expands this
+	[[ -${DEBUG:-}- != *-gcov-* ]] || printf 'run\tgcov\t600\t%s\n' \
+		'find /sys/kernel/debug/gcov -name "*.gcda" | while read -r f; do echo "gcda ${f#/sys/kernel/debug/gcov/}"; gzip -c <"$f" | base64; done'
+}
+
 # programs: those to run, without arguments
 programs() {
 	selected | cut -d' ' -f3 | sort -u
@@ -45,15 +69,20 @@ programs() {
 programs | sed '\,^base/,d' | xargs -r "$ROOT/scripts/selftests.sh"
 programs | sed -n 's,^base/,,p' | xargs -r "$ROOT/scripts/unpatched.sh"
 
-plan=$OUT/vm/test
+plan=$OUT/vm/${PLAN:-test}
+factor=$(time_factor "${DEBUG:-}")
 mkdir -p "$OUT/vm"
-for ((i = 0; i < ${#rows}; i++)); do
-	row=${rows:i:1}
-	row_plan "$row"
-	log_checks "$row"
-	selected | while read -r at seconds command; do
-		[[ $at = *$row* ]] || continue
-		printf 'run\trow %s: %s\t%d\t/tests/%s\n' "$row" "$command" "$seconds" "$command"
+{
+	for ((i = 0; i < ${#rows}; i++)); do
+		row=${rows:i:1}
+		row_plan "$row"
+		log_checks "$row"
+		selected | while read -r at seconds command; do
+			[[ $at = *$row* ]] || continue
+			printf 'run\trow %s: %s\t%d\t/tests/%s\n' \
+				"$row" "$command" $((seconds * factor)) "$command"
+		done
 	done
-done >"$plan"
+	counters
+} >"$plan"
 exec "$ROOT/scripts/vm.sh" -p "$plan"

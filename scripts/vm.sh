@@ -137,7 +137,7 @@ qemu() {
 		-machine q35 -accel "$accel" -cpu "$cpu" "${machine[@]}" \
 		-kernel "$kernel" -initrd "$VM/initramfs" \
 		-d cpu_reset -D "$RESETS" \
-		-append 'console=ttyS0 ignore_loglevel watchdog_thresh=30 workqueue.watchdog_thresh=60 printk.devkmsg=on' \
+		-append "$append" \
 		"$@" 9>&-
 }
 
@@ -180,6 +180,14 @@ if [ -z "$plan" ]; then
 	show=output
 fi
 
+# What is a hang depends on how fast the kernel is
+mapfile -t variants < <(variants "$plan")
+factor=$(time_factor "${variants[@]}")
+append="console=ttyS0 ignore_loglevel printk.devkmsg=on watchdog_thresh=$((factor < 2 ? 30 : 60))"
+append+=" workqueue.watchdog_thresh=$((60 * factor))"
+append+=" sysctl.kernel.hung_task_timeout_secs=$((60 * factor))"
+append+=" rcupdate.rcu_cpu_stall_timeout=$((factor < 5 ? 60 * factor : 300))"
+
 static "$ROOT/vm/init.c"
 accel=$(choose_accel "$plan")
 kernel=$(kernel "$plan")
@@ -191,7 +199,9 @@ if [ -n "$interactive" ]; then
 fi
 
 # All programs may use up their time, and some is for the rest.
-limit=$(awk -F '\t' '{ s += $1 == "run" ? $3 + 30 : 60 } END { print s + 120 }' "$plan")
+limit=$(awk -F '\t' -v factor="$factor" '
+	{ s += $1 == "run" ? $3 + 30 : 60 * factor }
+	END { print s + 120 * factor }' "$plan")
 say "VM: $accel, at most $limit s; kernel's log in ${CONSOLE#"$ROOT"/}"
 rm -f "$CONSOLE" "$TAP" "$RESETS"
 status=(0 0 0)

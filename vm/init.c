@@ -11,8 +11,10 @@
  *
  * Lines of /plan; the words are separated by one tab, NAME is what results are
  * reported as:
- *	kvm	NAME	VARIANT	Y|N|-		unload KVM, load that of /modules/VARIANT
- *						with gmem_in_place_conversion=Y|N
+ *	kvm	NAME	VARIANT	Y|N|default-Y|default-N|-
+ *						unload KVM, load that of /modules/VARIANT
+ *						with gmem_in_place_conversion=Y|N, or
+ *						without it, which then has to be so
  *						(-: there is no such parameter)
  *	run	NAME	SECONDS	COMMAND		run COMMAND with a time-out
  *	shell					a shell on the console
@@ -48,7 +50,10 @@
 #define KSFT_SKIP	4
 #define KILL_SECONDS	20
 #define UNLOAD_SECONDS	10
+#define KMEMLEAK	"/sys/kernel/debug/kmemleak"
+#define KMEMLEAK_SECONDS	6
 #define PARAMETER	"gmem_in_place_conversion"
+#define DEFAULT		"default-"
 
 static FILE *tap;
 static int nr_results;
@@ -260,19 +265,56 @@ static int unload_module(const char *module)
 	return ret;
 }
 
+/*
+ * Memory that nothing points to any more, if the kernel can tell.  It doesn't
+ * tell about what is younger than five seconds, nor unless it has not changed
+ * since the previous scan.  Returns how much is lost, and reports what it is.
+ */
+static int count_leaks(void)
+{
+	char *line = NULL;
+	size_t size = 0;
+	int leaks = 0;
+	FILE *f;
+
+	if (access(KMEMLEAK, W_OK))
+		return 0;
+
+	note("look for leaks");
+	sleep(KMEMLEAK_SECONDS);
+	write_file(KMEMLEAK, "scan");
+	write_file(KMEMLEAK, "scan");
+	f = fopen(KMEMLEAK, "r");
+	while (f && getline(&line, &size, f) > 0) {
+		leaks += !strncmp(line, "unreferenced object", 19);
+		fprintf(tap, "#%s", line);
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	/* What has been reported isn't to be reported again. */
+	write_file(KMEMLEAK, "clear");
+	return f ? leaks : 1;
+}
+
 static void unload_kvm(void)
 {
 	char name[160];
-	int ret;
+	int ret, leaks;
 
 	if (!loaded_name)
 		return;
+	/* While the kernel still knows the names of KVM's functions. */
+	leaks = count_leaks();
 	note("unload kvm");
 	ret = unload_module(vendor_module);
 	ret |= unload_module("kvm");
 	ret |= unload_module("irqbypass");
+	/* What only KVM's data pointed to. */
+	leaks += count_leaks();
 	snprintf(name, sizeof(name), "%s: unload kvm", loaded_name);
-	result(!ret, name, "%s", ret ? "still in use" : "done");
+	result(!ret && !leaks, name, "%s%s", ret ? "still in use" : "done",
+	       leaks ? ", there are leaks" : "");
 	loaded_name = NULL;
 }
 
@@ -283,9 +325,11 @@ static void load_kvm(const char *name, const char *variant, const char *value)
 	FILE *f;
 
 	unload_kvm();
-	note("load kvm, VM_MEMORY_ATTRIBUTES=%s " PARAMETER "=%s", variant, value);
-	if (value[0] != '-')
+	if (!strncmp(value, DEFAULT, strlen(DEFAULT)))
+		value += strlen(DEFAULT);
+	else if (value[0] != '-')
 		snprintf(params, sizeof(params), PARAMETER "=%s", value);
+	note("load kvm, VM_MEMORY_ATTRIBUTES=%s " PARAMETER "=%s", variant, value);
 	ok = !load_module(variant, "irqbypass", "");
 	ok = ok && !load_module(variant, "kvm", params);
 	ok = ok && !load_module(variant, vendor_module, "");
