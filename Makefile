@@ -9,7 +9,9 @@
 #:
 #: Main targets; each does first what it needs:
 #:   make run        run the example VMM and its guest in the VM, both ways
-#:   make test       run the tests, in each configuration of vm/tests
+#:   make test       run the tests: make kunit, and those in the VM, in each
+#:                   configuration of vm/tests
+#:   make kunit      run the KUnit tests, in a kernel and a VM of their own
 #:   make stress     the same and more, with kernels that find misuse of locks, of
 #:                   memory, leaks and data races; each run is repeated only if
 #:                   something changed
@@ -53,7 +55,7 @@
 #:   TREE=           git work tree to build and test as it is, such as build/linux
 #:   ROWS=13         test only these rows of vm/tests
 #:                   (matrix: build only rows that match, such as 'arm64-*')
-#:   TESTS='g*'      test only programs that match
+#:   TESTS='g*'      test only programs that match, without make kunit
 #:   DEBUG=          kernel, run, test, shell: use a kernel with these fragments of
 #:                   config/, such as debug-fault or kasan-fault
 #:   KERNELS='ka*'   stress only kernels that match
@@ -65,7 +67,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test stress mutants coverage shell bench bench-docs vmm oldconfig matrix tree export \
+.PHONY: help $(steps) run test kunit stress mutants coverage shell bench bench-docs vmm oldconfig matrix tree export \
 	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
@@ -93,7 +95,12 @@ run: kernel
 	@$(scripts)/run.sh
 
 test: kernel
+	@$(scripts)/setup.sh kunit
 	@$(scripts)/test.sh
+
+kunit: setup queue
+	@$(scripts)/setup.sh kunit
+	@$(scripts)/kunit.sh
 
 stress: setup queue
 	@$(scripts)/stress.sh

@@ -6,7 +6,7 @@
 . "$(dirname "$0")/common.sh"
 
 if [ "${1:-}" != all ]; then
-	rm -rf "$OUT"/{kernel-*,uapi,tests,examples,vm,vmm,log,matrix,bench,stress,mutants,coverage,oldconfig,check,smoke-passed,mbox,quilt,tree-*}
+	rm -rf "$OUT"/{kernel-*,uapi,tests,examples,vm,vmm,kunit,log,matrix,bench,stress,mutants,coverage,oldconfig,check,smoke-passed,mbox,quilt,tree-*}
 	exit
 fi
 if git -C "$REPO" rev-parse -q --verify refs/heads/series >/dev/null 2>&1 &&

@@ -177,3 +177,14 @@ release() {
 	git -C "$REPO" show "$1:Makefile" |
 		awk '/^(VERSION|PATCHLEVEL|SUBLEVEL) = / { v = v "." $3 } END { print substr(v, 2) }'
 }
+
+# complain LOG: fails, and shows it, if a kernel's log has what is in vm/problems
+complain() {
+	local first
+
+	first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
+		grep -m 1 -nE -f - "$1" | cut -d: -f1) || return 0
+	say "The kernel complained:"
+	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$1"
+	return 1
+}

@@ -14,6 +14,8 @@ show=$1
 rules=$(dirname "$0")/../vm/tests
 planned=0 seen=0 complete=''
 passed=0 failed=0 skipped=0
+# The last line includes what was counted before, by others
+read -r passed_before failed_before skipped_before <<<"${COUNTED:-0 0 0}"
 running='' details=()
 
 # expected_skip ROW PROGRAM SUB-TEST
@@ -123,5 +125,6 @@ if [ -z "$complete" ] || [ "$planned" != "$seen" ]; then
 	printf 'The report is not complete: %s results of %s.\n' "$seen" "$planned"
 fi
 [ "$show" = output ] && [ "$failed" = 0 ] ||
-	printf '%s passed, %s failed, %s skipped\n' "$passed" "$failed" "$skipped"
+	printf '%s passed, %s failed, %s skipped\n' $((passed + passed_before)) \
+		$((failed + failed_before)) $((skipped + skipped_before))
 [ "$failed" = 0 ]

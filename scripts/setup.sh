@@ -1,7 +1,7 @@
 #!/bin/bash
 # Install the Debian packages that building and running need, and with an argument
 # those that the target of that name needs besides:
-# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt|coverage].  Does nothing, and
+# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt|coverage|kunit].  Does nothing, and
 # needs no network, when all are there.
 
 # shellcheck source=scripts/common.sh
@@ -35,6 +35,13 @@ gcc-riscv64-linux-gnu	compile the kernel for riscv
 gcc-s390x-linux-gnu	compile kernel and selftests for s390
 libc6-dev-s390x-cross	compile kernel and selftests for s390
 python3		check kernel-doc comments
+'
+fi
+
+# for the KUnit tests only
+if [ "${1:-}" = kunit ]; then
+	packages='
+python3		kunit.py
 '
 fi
 

@@ -1,7 +1,9 @@
 #!/bin/bash
-# Run the tests of vm/tests in the VM, in every configuration that the tree has.
+# Run the KUnit tests, and then the tests of vm/tests in the VM, in every
+# configuration that the tree has.
 #
-# ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.
+# ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match,
+# and no KUnit tests.
 # DEBUG=kasan-fault runs them with the kernel that has these fragments of config/.
 # STRESS=y adds what "make stress" runs.  PLAN= names the run, and its logs.
 
@@ -66,6 +68,14 @@ programs() {
 	selected | cut -d' ' -f3 | sort -u
 }
 
+# A failure is not to keep the others from being run
+counted='0 0 0' kunit_failed=0
+if [ -z "${TESTS:-}" ]; then
+	rm -f "$OUT/kunit/counted"
+	"$ROOT/scripts/kunit.sh" || kunit_failed=1
+	counted=$(cat "$OUT/kunit/counted" 2>/dev/null || echo "0 $kunit_failed 0")
+fi
+
 programs | sed '\,^base/,d' | xargs -r "$ROOT/scripts/selftests.sh"
 programs | sed -n 's,^base/,,p' | xargs -r "$ROOT/scripts/unpatched.sh"
 
@@ -85,4 +95,8 @@ mkdir -p "$OUT/vm"
 	done
 	counters
 } >"$plan"
-exec "$ROOT/scripts/vm.sh" -p "$plan"
+
+status=0
+COUNTED=$counted "$ROOT/scripts/vm.sh" -p "$plan" || status=$?
+[ "$kunit_failed" = 0 ] || die "KUnit failed, see above"
+exit "$status"

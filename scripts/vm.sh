@@ -216,10 +216,7 @@ case ${status[0]} in
 124|137) bad="the VM did not end within $limit s and was stopped" ;;
 *) bad="QEMU ended with status ${status[0]}: $(tail -n 3 "$LOG/vm-$NAME.qemu.log")" ;;
 esac
-if first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
-	grep -m 1 -nE -f - "$CONSOLE" | cut -d: -f1) && [ -n "$first" ]; then
-	say "The kernel complained:"
-	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$CONSOLE"
+if ! complain "$CONSOLE"; then
 	bad="the kernel's log has problems"
 elif ! grep -q 'gmem: end of results' "$CONSOLE" && [[ ! $bad || $bad = y ]]; then
 	if grep -q 'Triple fault' "$RESETS"; then
