@@ -14,8 +14,9 @@
 #include "probe.h"
 #include "vm.h"
 
-static sigjmp_buf sigbus_return;
-static volatile sig_atomic_t sigbus_expected;
+/* SIGBUS comes to the thread that made the access. */
+static __thread sigjmp_buf sigbus_return;
+static __thread volatile sig_atomic_t sigbus_expected;
 
 static void handle_sigbus(int signal_number)
 {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/kvm_para.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,9 +14,9 @@
 
 #include "vm.h"
 
-#define GIB		(1UL << 30)
 #define MAX_CPUID	256
-#define BUSY_TRIES	10	/* see convert_in_place() */
+#define BUSY_MS		2000	/* see convert_in_place() */
+#define MAX_BACK_OFF	6
 
 #define CR0_PE		(1UL << 0)
 #define CR0_NE		(1UL << 5)
@@ -25,11 +26,8 @@
 #define EFER_LME	(1UL << 8)
 #define EFER_LMA	(1UL << 10)
 
-#define PTE_TABLE	0x3UL	/* present, writable */
-#define PTE_2M_PAGE	0x83UL
-
-/* guest-image.S */
-extern const char guest_image[], guest_image_end[];
+#define CPUID_TOPOLOGY	0xb
+#define CPUID_AMD_TOPOLOGY 0x8000001e
 
 const char *mode_name(enum mode mode)
 {
@@ -80,7 +78,7 @@ static void pick_mode(struct vm *vm, enum mode wanted)
 		    "  or a kernel built with CONFIG_KVM_VM_MEMORY_ATTRIBUTES=y");
 }
 
-static void create_vm(struct vm *vm)
+static void open_kvm(struct vm *vm)
 {
 	int types;
 
@@ -97,6 +95,9 @@ static void create_vm(struct vm *vm)
 	vm->fd = ioctl(vm->kvm_fd, KVM_CREATE_VM, KVM_X86_SW_PROTECTED_VM);
 	if (vm->fd < 0)
 		die("cannot create a software-protected VM: %m");
+
+	/* Optional: only for statistics. */
+	vm->stats_fd = ioctl(vm->fd, KVM_GET_STATS_FD, NULL);
 }
 
 static void create_guest_memfd(struct vm *vm, __u64 flags)
@@ -113,13 +114,6 @@ static void create_guest_memfd(struct vm *vm, __u64 flags)
 		die("cannot create a guest_memfd of %llu bytes: %m", vm->size);
 }
 
-static void map_ram(struct vm *vm, int fd)
-{
-	vm->ram = mmap(NULL, vm->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (vm->ram == MAP_FAILED)
-		die("cannot map %llu bytes of guest memory: %m\n  try a smaller --size", vm->size);
-}
-
 /*
  * One backing.  MMAP lets the host map the pages that are shared; INIT_SHARED
  * makes that all of them at first, so that the VMM can load the guest by
@@ -129,7 +123,6 @@ static void create_memory_in_place(struct vm *vm)
 {
 	create_guest_memfd(vm, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
 	vm->shared_fd = -1;
-	map_ram(vm, vm->gmem_fd);
 }
 
 /*
@@ -145,104 +138,6 @@ static void create_memory_per_vm(struct vm *vm)
 	if (vm->shared_fd < 0 || ftruncate(vm->shared_fd, vm->size))
 		die("cannot create a memfd of %llu bytes for shared memory: %m\n"
 		    "  needed: CONFIG_TMPFS=y", vm->size);
-	map_ram(vm, vm->shared_fd);
-}
-
-/*
- * In place, userspace_addr is where guest_memfd itself is mapped.  The guest's
- * faults do not need it, but KVM's own accesses to guest memory (instruction
- * emulation, steal time, ...) go through it and must find the same pages.
- */
-static void add_slot(struct vm *vm, __u64 gpa, __u64 size, __u64 offset, bool convertible)
-{
-	struct kvm_userspace_memory_region2 region = {
-		.slot			= vm->nr_slots,
-		.flags			= convertible ? KVM_MEM_GUEST_MEMFD : 0,
-		.guest_phys_addr	= gpa,
-		.memory_size		= size,
-		.userspace_addr		= (__u64)vm->ram + offset,
-		.guest_memfd_offset	= convertible ? offset : 0,
-		.guest_memfd		= convertible ? vm->gmem_fd : 0,
-	};
-
-	if (ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region))
-		die("cannot add memslot %d (gpa %#llx, %llu bytes): %m", vm->nr_slots, gpa, size);
-
-	vm->slots[vm->nr_slots++] = (struct memslot) {
-		.gpa = gpa, .size = size, .offset = offset, .convertible = convertible,
-	};
-}
-
-static void add_slots(struct vm *vm)
-{
-	__u64 data_size = vm->size - LOW_SIZE;
-
-	add_slot(vm, LOW_GPA, LOW_SIZE, 0, true);
-	add_slot(vm, DATA_GPA, data_size, LOW_SIZE, true);
-
-	if (vm->mode == MODE_IN_PLACE)
-		return;
-
-	/*
-	 * The guest has to copy what it converts, as only it can read private
-	 * memory.  A second view of the shared side lets it do so with one
-	 * copy.  That is the best case for this mode: a guest that sees a page
-	 * either private or shared needs a bounce buffer and two copies.
-	 */
-	vm->window = (data_size + GIB - 1) / GIB * GIB;
-	add_slot(vm, DATA_GPA + vm->window, data_size, LOW_SIZE, false);
-}
-
-static struct memslot *find_slot(struct vm *vm, __u64 gpa)
-{
-	struct memslot *slot;
-
-	for (slot = vm->slots; slot < vm->slots + vm->nr_slots; slot++) {
-		if (gpa >= slot->gpa && gpa - slot->gpa < slot->size)
-			return slot;
-	}
-	return NULL;
-}
-
-void *vm_host_address(struct vm *vm, __u64 gpa)
-{
-	struct memslot *slot = find_slot(vm, gpa);
-
-	if (!slot)
-		die("gpa %#llx is in no memslot", gpa);
-	return vm->ram + slot->offset + (gpa - slot->gpa);
-}
-
-static void load_guest(struct vm *vm)
-{
-	size_t size = guest_image_end - guest_image;
-
-	if (GUEST_GPA + size > GUEST_STACK_TOP - PAGE_SIZE)
-		die("the guest's image of %zu bytes leaves no room for its stack", size);
-
-	memcpy(vm_host_address(vm, GUEST_GPA), guest_image, size);
-	vm->mailbox = vm_host_address(vm, MAILBOX_GPA);
-}
-
-/* Map all guest physical memory at its own address, with 2 MiB pages. */
-static void build_page_tables(struct vm *vm)
-{
-	struct memslot *last = &vm->slots[vm->nr_slots - 1];
-	__u64 nr_gib = (last->gpa + last->size + GIB - 1) / GIB;
-	__u64 *pml4 = vm_host_address(vm, PAGE_TABLES_GPA);
-	__u64 *pdpt = pml4 + 512;
-	__u64 *pd = pdpt + 512;
-	__u64 i;
-
-	if (nr_gib > 512 || PAGE_TABLES_GPA + (2 + nr_gib) * PAGE_SIZE > LOW_SIZE)
-		die("no room for page tables of a guest of %llu bytes\n  try a smaller --size",
-		    vm->size);
-
-	pml4[0] = (PAGE_TABLES_GPA + PAGE_SIZE) | PTE_TABLE;
-	for (i = 0; i < nr_gib; i++)
-		pdpt[i] = (PAGE_TABLES_GPA + (2 + i) * PAGE_SIZE) | PTE_TABLE;
-	for (i = 0; i < nr_gib * 512; i++)
-		pd[i] = i << 21 | PTE_2M_PAGE;
 }
 
 /*
@@ -260,115 +155,204 @@ static void enable_conversion_exits(struct vm *vm)
 		die("cannot have KVM_HC_MAP_GPA_RANGE exit to the VMM: %m");
 }
 
-/* What KVM supports, plus the hypercall, which only the VMM can offer. */
-static void set_cpuid(struct vm *vm)
-{
-	struct kvm_cpuid2 *cpuid;
-	__u32 i;
-
-	cpuid = calloc(1, sizeof(*cpuid) + MAX_CPUID * sizeof(cpuid->entries[0]));
-	if (!cpuid)
-		die("no memory for CPUID");
-
-	cpuid->nent = MAX_CPUID;
-	if (ioctl(vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid))
-		die("cannot get the supported CPUID: %m");
-
-	for (i = 0; i < cpuid->nent; i++) {
-		if (cpuid->entries[i].function == KVM_CPUID_FEATURES)
-			cpuid->entries[i].eax |= 1 << KVM_FEATURE_HC_MAP_GPA_RANGE;
-	}
-	if (ioctl(vm->vcpu_fd, KVM_SET_CPUID2, cpuid))
-		die("cannot set the vCPU's CPUID: %m");
-	free(cpuid);
-}
-
-/* Straight into 64-bit mode, as if firmware and loader had run. */
-static void set_registers(struct vm *vm)
-{
-	const struct kvm_segment code = {
-		.limit = ~0U, .selector = 0x8, .type = 0xb,
-		.present = 1, .s = 1, .l = 1, .g = 1,
-	};
-	const struct kvm_segment data = {
-		.limit = ~0U, .selector = 0x10, .type = 0x3,
-		.present = 1, .s = 1, .db = 1, .g = 1,
-	};
-	struct kvm_regs regs = {
-		.rip	= GUEST_GPA,
-		.rsp	= GUEST_STACK_TOP - 8,	/* as after a call */
-		.rdi	= MAILBOX_GPA,		/* guest_main()'s argument */
-		.rflags	= 0x2,
-	};
-	struct kvm_sregs sregs;
-
-	if (ioctl(vm->vcpu_fd, KVM_GET_SREGS, &sregs))
-		die("cannot get the vCPU's registers: %m");
-
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.cr0 = CR0_PE | CR0_NE | CR0_WP | CR0_PG;
-	sregs.cr3 = PAGE_TABLES_GPA;
-	sregs.cr4 = CR4_PAE;
-	sregs.efer = EFER_LME | EFER_LMA;
-
-	if (ioctl(vm->vcpu_fd, KVM_SET_SREGS, &sregs) || ioctl(vm->vcpu_fd, KVM_SET_REGS, &regs))
-		die("cannot set the vCPU's registers: %m");
-}
-
-static void create_vcpu(struct vm *vm)
-{
-	int run_size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
-
-	vm->vcpu_fd = ioctl(vm->fd, KVM_CREATE_VCPU, 0);
-	if (vm->vcpu_fd < 0 || run_size < 0)
-		die("cannot create a vCPU: %m");
-
-	vm->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu_fd, 0);
-	if (vm->run == MAP_FAILED)
-		die("cannot map the vCPU's run structure: %m");
-
-	set_cpuid(vm);
-	set_registers(vm);
-}
-
 void vm_create(struct vm *vm, enum mode wanted, __u64 size)
 {
 	vm->size = size;
-	create_vm(vm);
+	open_kvm(vm);
 	pick_mode(vm, wanted);
 	if (vm->mode == MODE_IN_PLACE)
 		create_memory_in_place(vm);
 	else
 		create_memory_per_vm(vm);
-	add_slots(vm);
-	load_guest(vm);
-	build_page_tables(vm);
+
+	/* A place for all slots, one after another as they are added. */
+	vm->ram = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	vm->states = calloc(1, size / PAGE_SIZE);
+	if (vm->ram == MAP_FAILED || !vm->states)
+		die("cannot map %llu bytes of guest memory: %m\n  try a smaller --size", size);
+
+	pthread_mutex_init(&vm->convert_lock, NULL);
+	pthread_mutex_init(&vm->state_lock, NULL);
 	enable_conversion_exits(vm);
-	create_vcpu(vm);
 }
 
 void vm_destroy(struct vm *vm)
 {
-	munmap(vm->run, ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0));
+	int run_size = ioctl(vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0), i;
+
+	for (i = 0; i < vm->nr_vcpus; i++) {
+		munmap(vm->vcpus[i].run, run_size);
+		close(vm->vcpus[i].fd);
+	}
 	munmap(vm->ram, vm->size);
-	close(vm->vcpu_fd);
+	free(vm->states);
 	close(vm->gmem_fd);
 	if (vm->shared_fd >= 0)
 		close(vm->shared_fd);
+	if (vm->stats_fd >= 0)
+		close(vm->stats_fd);
 	close(vm->fd);
 	close(vm->kvm_fd);
 }
 
-/* What cannot be mapped now is mapped when it is used, or fails then. */
-void vm_prefault(struct vm *vm, __u64 gpa, __u64 size)
+static void set_slot(struct vm *vm, const struct memslot *slot, __u32 flags, void *view)
 {
-	struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
+	struct kvm_userspace_memory_region2 region = {
+		.slot			= vm->nr_slots,
+		.flags			= flags,
+		.guest_phys_addr	= slot->gpa,
+		.memory_size		= slot->size,
+		.userspace_addr		= (__u64)view,
+		.guest_memfd_offset	= flags & KVM_MEM_GUEST_MEMFD ? slot->offset : 0,
+		.guest_memfd		= flags & KVM_MEM_GUEST_MEMFD ? vm->gmem_fd : 0,
+	};
 
-	while (range.size) {
-		if (ioctl(vm->vcpu_fd, KVM_PRE_FAULT_MEMORY, &range) && errno != EINTR)
-			return;
+	if (vm->nr_slots == MAX_SLOTS ||
+	    ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION2, &region))
+		die("cannot add memslot %d (gpa %#llx, %llu bytes): %m", vm->nr_slots,
+		    slot->gpa, slot->size);
+	vm->slots[vm->nr_slots++] = *slot;
+}
+
+/*
+ * Any number of slots can show parts of one guest_memfd, in any order, but no
+ * part of it twice.
+ *
+ * In place, userspace_addr usually is where guest_memfd itself is mapped.  The
+ * guest's faults do not need it, but KVM's own accesses to guest memory
+ * (instruction emulation, steal time, ...) go through it and must find the same
+ * pages.  Per VM it is also where the guest's shared memory comes from.
+ */
+void vm_add_slot(struct vm *vm, __u64 gpa, __u64 size, __u64 offset, void *view)
+{
+	int fd = vm->mode == MODE_IN_PLACE ? vm->gmem_fd : vm->shared_fd;
+	struct memslot slot = {
+		.gpa = gpa, .size = size, .offset = offset, .host = vm->ram + vm->ram_used,
+		.convertible = gpa != LOW_GPA,
+	};
+
+	if (size > vm->size - vm->ram_used ||
+	    mmap(slot.host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+		 offset) == MAP_FAILED)
+		die("cannot map %llu bytes of guest memory: %m\n  try a smaller --size", size);
+	vm->ram_used += size;
+	set_slot(vm, &slot, KVM_MEM_GUEST_MEMFD, view ?: slot.host);
+}
+
+static struct memslot *find_slot(struct vm *vm, __u64 gpa)
+{
+	struct memslot *slot;
+
+	for (slot = vm->slots; slot < vm->slots + vm->nr_slots; slot++) {
+		if (gpa >= slot->gpa && gpa - slot->gpa < slot->size)
+			return slot;
 	}
+	return NULL;
+}
+
+void *vm_find(struct vm *vm, __u64 gpa, __u64 size)
+{
+	struct memslot *slot = find_slot(vm, gpa);
+
+	if (!slot || size > slot->size - (gpa - slot->gpa))
+		return NULL;
+	return slot->host + (gpa - slot->gpa);
+}
+
+void *vm_host_address(struct vm *vm, __u64 gpa, __u64 size)
+{
+	void *host = vm_find(vm, gpa, size);
+
+	if (!host)
+		die("no memslot has %llu bytes at gpa %#llx", size, gpa);
+	return host;
+}
+
+void vm_add_alias(struct vm *vm, __u64 gpa, __u64 size, __u64 of)
+{
+	struct memslot slot = { .gpa = gpa, .size = size, .host = vm_find(vm, of, PAGE_SIZE) };
+
+	set_slot(vm, &slot, 0, slot.host);
+}
+
+/* What of [gpa, gpa + left) is in the memslot of gpa; false if none can be converted. */
+struct piece {
+	__u64 gpa;
+	__u64 offset;	/* in guest_memfd */
+	__u64 size;
+};
+
+static bool first_piece(struct vm *vm, __u64 gpa, __u64 left, struct piece *piece)
+{
+	struct memslot *slot = find_slot(vm, gpa);
+
+	if (!slot || !slot->convertible)
+		return false;
+	piece->gpa = gpa;
+	piece->offset = slot->offset + (gpa - slot->gpa);
+	piece->size = slot->size - (gpa - slot->gpa);
+	if (piece->size > left)
+		piece->size = left;
+	return true;
+}
+
+#define for_each_piece(vm, start, end, piece)					\
+	for ((piece)->gpa = (start);						\
+	     (piece)->gpa < (end) &&						\
+	     first_piece(vm, (piece)->gpa, (end) - (piece)->gpa, piece);	\
+	     (piece)->gpa += (piece)->size)
+
+static void replace_states(struct vm *vm, __u64 gpa, __u64 end, enum page_state from,
+			   enum page_state to)
+{
+	struct piece piece;
+	__u64 page;
+
+	pthread_mutex_lock(&vm->state_lock);
+	for_each_piece(vm, gpa, end, &piece) {
+		for (page = 0; page < piece.size / PAGE_SIZE; page++) {
+			unsigned char *state = &vm->states[piece.offset / PAGE_SIZE + page];
+
+			if (*state == from)
+				*state = to;
+		}
+	}
+	pthread_mutex_unlock(&vm->state_lock);
+}
+
+void *vm_get_shared(struct vm *vm, __u64 gpa, __u64 size)
+{
+	struct piece piece;
+	__u64 page;
+
+	pthread_mutex_lock(&vm->state_lock);
+	if (!size || size > vm->size || !first_piece(vm, gpa, size, &piece) || piece.size < size)
+		goto refuse;
+	for (page = piece.offset / PAGE_SIZE; page * PAGE_SIZE < piece.offset + size; page++) {
+		if (vm->states[page] != PAGE_SHARED)
+			goto refuse;
+	}
+	return vm_find(vm, gpa, size);
+
+refuse:
+	pthread_mutex_unlock(&vm->state_lock);
+	return NULL;
+}
+
+void vm_put_shared(struct vm *vm)
+{
+	pthread_mutex_unlock(&vm->state_lock);
+}
+
+__u64 vm_private_bytes(struct vm *vm)
+{
+	__u64 bytes = 0, page;
+
+	pthread_mutex_lock(&vm->convert_lock);
+	for (page = 0; page < vm->size / PAGE_SIZE; page++)
+		bytes += vm->states[page] == PAGE_PRIVATE ? PAGE_SIZE : 0;
+	pthread_mutex_unlock(&vm->convert_lock);
+	return bytes;
 }
 
 static void punch_hole(int fd, __u64 offset, __u64 size)
@@ -377,12 +361,21 @@ static void punch_hole(int fd, __u64 offset, __u64 size)
 		die("cannot free %llu bytes of memory at offset %#llx: %m", size, offset);
 }
 
-/* 1 ms, then twice as long each time. */
+/* 1 ms, then twice as long each time, up to 64 ms. */
 static void back_off(int try)
 {
-	struct timespec delay = { .tv_nsec = 1000000L << try };
+	int shift = try < MAX_BACK_OFF ? try : MAX_BACK_OFF;
+	struct timespec delay = { .tv_nsec = 1000000L << shift };
 
 	nanosleep(&delay, NULL);
+}
+
+static __u64 milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000ULL + now.tv_nsec / 1000000;
 }
 
 /*
@@ -394,7 +387,8 @@ static void back_off(int try)
  * changed.  Most of these are I/O in flight and go away by themselves, hence
  * the retries.  But the guest decides what it converts and when, so they must
  * be bounded: a page that is mapped for DMA stays in use for good, and a vCPU
- * must not hang in the VMM because of it.  About a second in all, here.
+ * must not hang in the VMM because of it.  The bound is a time, as the ioctl
+ * itself waits a moment before it fails.
  *
  * To find who it is, turn error_offset into a guest address and look it up
  * among the requests that the VMM's own devices have in flight and in its DMA
@@ -404,6 +398,7 @@ static void back_off(int try)
  */
 static bool convert_in_place(struct vm *vm, __u64 offset, __u64 size, __u64 attributes)
 {
+	__u64 deadline = milliseconds() + BUSY_MS;
 	int try;
 
 	for (try = 0; ; try++) {
@@ -418,10 +413,9 @@ static bool convert_in_place(struct vm *vm, __u64 offset, __u64 size, __u64 attr
 		if (errno != EAGAIN)
 			die("cannot convert %llu bytes at offset %#llx of guest_memfd: %m",
 			    size, offset);
-		if (try == BUSY_TRIES)
-			return false;
-
 		vm->retries++;
+		if (milliseconds() >= deadline || vm->stopping)
+			return false;
 		if (vm->on_busy)
 			vm->on_busy(vm, args.error_offset);
 		back_off(try);
@@ -434,87 +428,328 @@ static bool convert_in_place(struct vm *vm, __u64 offset, __u64 size, __u64 attr
  * private side.  What has become private it copies next: the shared side must
  * stay until it asks for release.
  */
-static void convert_per_vm(struct vm *vm, __u64 gpa, __u64 offset, __u64 size, __u64 attributes)
+static void convert_per_vm(struct vm *vm, const struct piece *piece, __u64 attributes)
 {
 	struct kvm_memory_attributes args = {
-		.address	= gpa,
-		.size		= size,
+		.address	= piece->gpa,
+		.size		= piece->size,
 		.attributes	= attributes,
 	};
 
 	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &args))
-		die("cannot convert %llu bytes at gpa %#llx: %m", size, gpa);
+		die("cannot convert %llu bytes at gpa %#llx: %m", piece->size, piece->gpa);
 	if (!attributes)
-		punch_hole(vm->gmem_fd, offset, size);
+		punch_hole(vm->gmem_fd, piece->offset, piece->size);
 }
 
-void vm_release_shared(struct vm *vm, __u64 gpa, __u64 size)
+/* How many pages do not have the state yet.  (LEAVING to SHARED is undo().) */
+static __u64 count_changes(struct vm *vm, const struct piece *piece, bool to_private)
 {
-	struct memslot *slot = find_slot(vm, gpa);
+	unsigned char *states = &vm->states[piece->offset / PAGE_SIZE];
+	__u64 page, changes = 0;
 
-	if (vm->mode != MODE_PER_VM || !slot || size > slot->size - (gpa - slot->gpa))
-		die("guest released shared memory that it does not have: gpa %#llx, %llu bytes",
-		    gpa, size);
-	punch_hole(vm->shared_fd, slot->offset + (gpa - slot->gpa), size);
+	for (page = 0; page < piece->size / PAGE_SIZE; page++)
+		changes += to_private ? states[page] != PAGE_PRIVATE : states[page] != PAGE_SHARED;
+	return changes;
+}
 
-	/* This has unmapped the private side as well: it is at the same gpa. */
-	vm_prefault(vm, gpa, size);
+static bool convert_piece(struct vm *vm, const struct piece *piece, bool to_private)
+{
+	__u64 attributes = to_private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0;
+
+	if (vm->mode == MODE_PER_VM)
+		convert_per_vm(vm, piece, attributes);
+	else if (!convert_in_place(vm, piece->offset, piece->size, attributes))
+		return false;
+
+	vm->pages_changed += count_changes(vm, piece, to_private);
+	if (vm->on_converted)
+		vm->on_converted(vm, piece->offset, piece->size, to_private);
+	return true;
 }
 
 /*
- * Returns what to tell the guest: 0, EINVAL or EAGAIN, the only values KVM
- * accepts for every type of VM.  They are positive: KVM translates them to the
- * ABI of SNP and TDX guests; others see them as they are.
+ * A later piece could not become private: those before it must not stay so.
+ * What of them was private already must, though, hence the look at the states.
  */
-static int serve_conversion(struct vm *vm, __u64 gpa, __u64 nr_pages, __u64 flags)
+static void undo(struct vm *vm, __u64 gpa, __u64 end)
 {
-	__u64 attributes = flags & KVM_MAP_GPA_RANGE_ENCRYPTED ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0;
-	struct memslot *slot = find_slot(vm, gpa);
-	__u64 offset, size;
+	struct piece piece, run = { };
+	unsigned char *states;
+	__u64 page, nr;
 
-	/*
-	 * All of this is the guest's word and may be anything.  A range must lie
-	 * in one memslot here; a VMM whose memory is split where the guest cannot
-	 * know has to do it piece by piece, checking all pieces beforehand.
-	 */
-	if (flags >> 5 || !slot || !slot->convertible || nr_pages > slot->size / PAGE_SIZE)
-		return EINVAL;
-	size = nr_pages * PAGE_SIZE;
-	if (size > slot->size - (gpa - slot->gpa))
-		return EINVAL;
-	offset = slot->offset + (gpa - slot->gpa);
+	for_each_piece(vm, gpa, end, &piece) {
+		states = &vm->states[piece.offset / PAGE_SIZE];
+		nr = piece.size / PAGE_SIZE;
+		for (page = 0; page <= nr; page++) {
+			if (page < nr && states[page] == PAGE_LEAVING) {
+				run.size += PAGE_SIZE;
+				continue;
+			}
+			run.gpa = piece.gpa + page * PAGE_SIZE - run.size;
+			run.offset = piece.offset + page * PAGE_SIZE - run.size;
+			if (run.size)
+				convert_piece(vm, &run, false);
+			run.size = 0;
+		}
+	}
+}
 
-	vm->requests++;
-	if (vm->mode == MODE_PER_VM)
-		convert_per_vm(vm, gpa, offset, size, attributes);
-	else if (!convert_in_place(vm, offset, size, attributes))
-		return EAGAIN;
+/*
+ * Each ioctl is all or nothing, and so is the whole of what the guest asked
+ * for, although it takes one for each memslot.  Devices lose their access
+ * before memory becomes private, and get it after it has become shared.
+ */
+static bool convert(struct vm *vm, __u64 gpa, __u64 end, bool to_private)
+{
+	struct piece piece;
+
+	if (to_private)
+		replace_states(vm, gpa, end, PAGE_SHARED, PAGE_LEAVING);
+	for_each_piece(vm, gpa, end, &piece) {
+		if (convert_piece(vm, &piece, to_private))
+			continue;
+		undo(vm, gpa, piece.gpa);
+		replace_states(vm, gpa, end, PAGE_LEAVING, PAGE_SHARED);
+		return false;
+	}
+	if (to_private)
+		replace_states(vm, gpa, end, PAGE_LEAVING, PAGE_PRIVATE);
+	else
+		replace_states(vm, gpa, end, PAGE_PRIVATE, PAGE_SHARED);
+	return true;
+}
+
+/* All of this is the guest's word and may be anything. */
+static bool can_convert(struct vm *vm, __u64 gpa, __u64 nr_pages)
+{
+	__u64 end = gpa + nr_pages * PAGE_SIZE;
+	struct piece piece = { .gpa = gpa };
+
+	if (gpa % PAGE_SIZE || !nr_pages || nr_pages > vm->size / PAGE_SIZE || end < gpa)
+		return false;
+	for_each_piece(vm, gpa, end, &piece)
+		;
+	return piece.gpa == end;
+}
+
+/*
+ * EINVAL and EAGAIN are, besides 0, the only values KVM accepts for every type
+ * of VM.  They are positive: KVM translates them to the ABI of SNP and TDX
+ * guests; others see them as they are.
+ *
+ * Two vCPUs may ask for contradictory conversions of the same memory: one lock
+ * for all is the simplest way to serialize them.
+ */
+int vcpu_convert(struct vcpu *vcpu, __u64 gpa, __u64 nr_pages, bool to_private)
+{
+	__u64 size = nr_pages * PAGE_SIZE;
+	struct vm *vm = vcpu->vm;
+	bool valid, done = false;
+
+	pthread_mutex_lock(&vm->convert_lock);
+	valid = can_convert(vm, gpa, nr_pages);
+	if (valid)
+		done = convert(vm, gpa, gpa + size, to_private);
+	vm->requests += done;
+	vm->refused += !valid;
+	vm->given_up += valid && !done;
+	pthread_mutex_unlock(&vm->convert_lock);
+	if (!done)
+		return valid ? EAGAIN : EINVAL;
 
 	/*
 	 * The guest has no mappings of the range left.  It asked for private
 	 * memory in order to use it: spare it an exit for every page.
 	 */
-	if (attributes)
-		vm_prefault(vm, gpa, size);
+	if (to_private)
+		vcpu_prefault(vcpu, gpa, size);
 	return 0;
 }
 
-static void serve_hypercall(struct vm *vm)
+void vm_make_private(struct vm *vm, __u64 gpa, __u64 size)
 {
-	struct kvm_run *run = vm->run;
+	bool done;
+
+	pthread_mutex_lock(&vm->convert_lock);
+	done = can_convert(vm, gpa, size / PAGE_SIZE) && convert(vm, gpa, gpa + size, true);
+	pthread_mutex_unlock(&vm->convert_lock);
+	if (!done)
+		die("cannot make %llu bytes at gpa %#llx private", size, gpa);
+}
+
+/* What cannot be mapped now is mapped when it is used, or fails then. */
+void vcpu_prefault(struct vcpu *vcpu, __u64 gpa, __u64 size)
+{
+	struct kvm_pre_fault_memory range = { .gpa = gpa, .size = size };
+
+	while (range.size) {
+		if (ioctl(vcpu->fd, KVM_PRE_FAULT_MEMORY, &range) && errno != EINTR)
+			return;
+	}
+}
+
+void vm_release_shared(struct vm *vm, __u64 gpa, __u64 size)
+{
+	struct piece piece;
+
+	if (vm->mode != MODE_PER_VM || !can_convert(vm, gpa, size / PAGE_SIZE))
+		die("guest released shared memory that it does not have: gpa %#llx, %llu bytes",
+		    gpa, size);
+	for_each_piece(vm, gpa, gpa + size, &piece)
+		punch_hole(vm->shared_fd, piece.offset, piece.size);
+}
+
+/*
+ * What KVM supports, plus the hypercall, which only the VMM can offer, and minus
+ * all else of KVM's own: what is paravirtual about it, like its clock, is memory
+ * that KVM writes, through userspace_addr, and that is not the guest's if it is
+ * private.
+ */
+static void set_cpuid(struct vcpu *vcpu)
+{
+	struct kvm_cpuid2 *cpuid;
+	struct kvm_cpuid_entry2 *entry;
+
+	cpuid = calloc(1, sizeof(*cpuid) + MAX_CPUID * sizeof(cpuid->entries[0]));
+	if (!cpuid)
+		die("no memory for CPUID");
+
+	cpuid->nent = MAX_CPUID;
+	if (ioctl(vcpu->vm->kvm_fd, KVM_GET_SUPPORTED_CPUID, cpuid))
+		die("cannot get the supported CPUID: %m");
+
+	for (entry = cpuid->entries; entry < cpuid->entries + cpuid->nent; entry++) {
+		if (entry->function == KVM_CPUID_FEATURES)
+			entry->eax = 1 << KVM_FEATURE_HC_MAP_GPA_RANGE;
+		else if (entry->function == 1)
+			entry->ebx = (entry->ebx & 0xffff) | vcpu->id << 24 | 1 << 16;
+		else if (entry->function == CPUID_TOPOLOGY)
+			entry->edx = vcpu->id;
+		else if (entry->function == CPUID_AMD_TOPOLOGY)
+			entry->eax = vcpu->id;
+	}
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid))
+		die("cannot set the vCPU's CPUID: %m");
+	free(cpuid);
+}
+
+void vcpu_set_long_mode(struct vcpu *vcpu, const struct kvm_regs *regs, __u64 cr3)
+{
+	const struct kvm_segment code = {
+		.limit = ~0U, .selector = 0x10, .type = 0xb,
+		.present = 1, .s = 1, .l = 1, .g = 1,
+	};
+	const struct kvm_segment data = {
+		.limit = ~0U, .selector = 0x18, .type = 0x3,
+		.present = 1, .s = 1, .db = 1, .g = 1,
+	};
+	struct kvm_sregs sregs;
+
+	if (ioctl(vcpu->fd, KVM_GET_SREGS, &sregs))
+		die("cannot get the vCPU's registers: %m");
+
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.cr0 = CR0_PE | CR0_NE | CR0_WP | CR0_PG;
+	sregs.cr3 = cr3;
+	sregs.cr4 = CR4_PAE;
+	sregs.efer = EFER_LME | EFER_LMA;
+
+	if (ioctl(vcpu->fd, KVM_SET_SREGS, &sregs) || ioctl(vcpu->fd, KVM_SET_REGS, regs))
+		die("cannot set the vCPU's registers: %m");
+}
+
+static void create_vcpu(struct vcpu *vcpu)
+{
+	int run_size = ioctl(vcpu->vm->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+
+	vcpu->fd = ioctl(vcpu->vm->fd, KVM_CREATE_VCPU, vcpu->id);
+	if (vcpu->fd < 0 || run_size < 0)
+		die("cannot create a vCPU: %m");
+
+	vcpu->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (vcpu->run == MAP_FAILED)
+		die("cannot map the vCPU's run structure: %m");
+
+	set_cpuid(vcpu);
+	sem_init(&vcpu->go, 0, 0);
+	sem_init(&vcpu->idle, 0, 0);
+}
+
+void vm_create_vcpus(struct vm *vm, int nr)
+{
+	for (vm->nr_vcpus = 0; vm->nr_vcpus < nr; vm->nr_vcpus++) {
+		struct vcpu *vcpu = &vm->vcpus[vm->nr_vcpus];
+
+		vcpu->vm = vm;
+		vcpu->id = vm->nr_vcpus;
+		create_vcpu(vcpu);
+	}
+}
+
+/* Only there so that the signal interrupts KVM_RUN. */
+static void handle_stop(int signal_number)
+{
+	(void)signal_number;
+}
+
+void vm_start_vcpus(struct vm *vm, void *(*thread)(void *vcpu))
+{
+	struct sigaction action = { .sa_handler = handle_stop };
+	int i;
+
+	sigaction(SIGUSR1, &action, NULL);
+	for (i = 0; i < vm->nr_vcpus; i++) {
+		if (pthread_create(&vm->vcpus[i].thread, NULL, thread, &vm->vcpus[i]))
+			die("cannot create a thread for vCPU %d", i);
+	}
+}
+
+/*
+ * The signal alone could come just before KVM_RUN: immediate_exit makes that
+ * return, too.
+ */
+void vm_stop(struct vm *vm)
+{
+	int i;
+
+	__atomic_store_n(&vm->stopping, true, __ATOMIC_SEQ_CST);
+	for (i = 0; i < vm->nr_vcpus; i++) {
+		vm->vcpus[i].run->immediate_exit = 1;
+		pthread_kill(vm->vcpus[i].thread, SIGUSR1);
+	}
+}
+
+void vm_join_vcpus(struct vm *vm)
+{
+	int i;
+
+	for (i = 0; i < vm->nr_vcpus; i++)
+		pthread_join(vm->vcpus[i].thread, NULL);
+}
+
+static void serve_hypercall(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	__u64 flags = run->hypercall.args[2];
 
 	if (run->hypercall.nr != KVM_HC_MAP_GPA_RANGE)
 		die("guest made hypercall %llu, which was not asked for", run->hypercall.nr);
-	run->hypercall.ret = serve_conversion(vm, run->hypercall.args[0],
-					      run->hypercall.args[1], run->hypercall.args[2]);
+	run->hypercall.ret = flags >> 5 ? EINVAL :
+		vcpu_convert(vcpu, run->hypercall.args[0], run->hypercall.args[1],
+			     flags & KVM_MAP_GPA_RANGE_ENCRYPTED);
 }
 
-static void enter_guest(struct vm *vm)
+/* False if the VM is being stopped. */
+static bool enter_guest(struct vcpu *vcpu)
 {
-	struct kvm_run *run = vm->run;
+	struct kvm_run *run = vcpu->run;
 
-	while (ioctl(vm->vcpu_fd, KVM_RUN, 0)) {
-		if (errno == EINTR)
+	while (!__atomic_load_n(&vcpu->vm->stopping, __ATOMIC_SEQ_CST)) {
+		if (!ioctl(vcpu->fd, KVM_RUN, 0))
+			return true;
+		if (errno == EINTR || errno == EAGAIN)
 			continue;
 		/*
 		 * The guest used memory in the state that it does not have.  A
@@ -527,39 +762,45 @@ static void enter_guest(struct vm *vm)
 			    "private" : "shared", run->memory_fault.gpa);
 		die("cannot run the guest: %m");
 	}
+	return false;
 }
 
-/* Run the guest until it has finished its command. */
-static void run_guest(struct vm *vm)
+static void die_of_exit(struct vcpu *vcpu)
 {
-	struct kvm_run *run = vm->run;
+	struct kvm_regs regs = { };
 
-	for (;;) {
-		enter_guest(vm);
+	ioctl(vcpu->fd, KVM_GET_REGS, &regs);
+	die("guest stopped with exit reason %u%s, vCPU %d, RIP %#llx", vcpu->run->exit_reason,
+	    vcpu->run->exit_reason == KVM_EXIT_SHUTDOWN ? " (triple fault)" : "",
+	    vcpu->id, regs.rip);
+}
+
+void vcpu_run(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	struct vm *vm = vcpu->vm;
+
+	while (enter_guest(vcpu)) {
 		if (vm->on_exit)
-			vm->on_exit(vm);
+			vm->on_exit(vcpu);
 
-		if (run->exit_reason == KVM_EXIT_HYPERCALL)
-			serve_hypercall(vm);
-		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_PREPARE)
-			vm_prefault(vm, vm->mailbox->side_gpa + vm->window,
-				    vm->mailbox->side_size);
-		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_RELEASE)
-			vm_release_shared(vm, vm->mailbox->side_gpa, vm->mailbox->side_size);
-		else if (run->exit_reason == KVM_EXIT_IO && run->io.port == PORT_DONE)
-			return;
-		else
-			die("guest stopped with exit reason %u%s", run->exit_reason,
-			    run->exit_reason == KVM_EXIT_SHUTDOWN ? " (triple fault)" : "");
+		switch (run->exit_reason) {
+		case KVM_EXIT_HYPERCALL:
+			serve_hypercall(vcpu);
+			break;
+		case KVM_EXIT_IO:
+			if (!vm->on_io(vcpu, run->io.port, (void *)run + run->io.data_offset,
+				       run->io.size, run->io.direction == KVM_EXIT_IO_OUT))
+				return;
+			break;
+		case KVM_EXIT_INTERNAL_ERROR:
+			if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION &&
+			    vm->on_emulation_failure && vm->on_emulation_failure(vcpu))
+				break;
+			die_of_exit(vcpu);
+			break;
+		default:
+			die_of_exit(vcpu);
+		}
 	}
-}
-
-__u64 vm_command(struct vm *vm, enum guest_command command, __u64 gpa, __u64 size)
-{
-	vm->mailbox->command = command;
-	vm->mailbox->gpa = gpa;
-	vm->mailbox->size = size;
-	vm->mailbox->window = vm->window;
-	run_guest(vm);
-	return vm->mailbox->result;
 }

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+
+#include "probe.h"
+#include "trace.h"
+#include "vm.h"
+
+static FILE *file;
+static __u64 started;
+static __u64 memory_before;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static double now(void)
+{
+	return (probe_clock_ns() - started) / 1e9;
+}
+
+void trace_open(const char *path, const char *name, __u64 size)
+{
+	file = fopen(path, "we");
+	if (!file)
+		die("cannot write %s: %m", path);
+	started = probe_clock_ns();
+	fprintf(file, "file %s %llu\n", name, size);
+}
+
+void trace_close(void)
+{
+	if (file && (fprintf(file, "end %.4f\n", now()) < 0 || fclose(file)))
+		die("cannot write the trace: %m");
+	file = NULL;
+}
+
+void trace_convert(__u64 offset, __u64 size, bool to_private)
+{
+	if (file)
+		fprintf(file, "map %.4f %llu %llu %s\n", now(), offset, size,
+			to_private ? "private" : "shared");
+}
+
+void trace_memory(__u64 bytes)
+{
+	pthread_mutex_lock(&lock);
+	if (file && bytes != memory_before)
+		fprintf(file, "memory %.4f %llu\n", now(), bytes);
+	memory_before = bytes;
+	pthread_mutex_unlock(&lock);
+}
