@@ -74,7 +74,7 @@ complain "$CONSOLE" || status=1
 failed=$(($(count failed) + $(count crashed) + $(count errors)))
 [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
 counted="$(count passed) $failed $(count skipped)"
-echo "$counted" >"$KUNIT/counted"
+[ -z "${COUNT_TO:-}" ] || echo "$counted" >"$COUNT_TO"
 # shellcheck disable=SC2086 # three words
 printf 'KUnit: %s passed, %s failed, %s skipped\n' $counted
 [ "$status" = 0 ] || die "KUnit failed; kernel's log: ${CONSOLE#"$ROOT"/}"

@@ -1,16 +1,17 @@
 #!/bin/bash
-# Run the KUnit tests, and then the tests of vm/tests in the VM, in every
-# configuration that the tree has.
+# Run the KUnit tests, the tests of vm/tests in the VM, in every configuration that
+# the tree has, and those of row 1 again, with a kernel that checks itself.
 #
-# ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match,
-# and no KUnit tests.
-# DEBUG=kasan-fault runs them with the kernel that has these fragments of config/.
+# ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.  Both
+# do without KUnit and the other kernel.  So does DEBUG=kasan-fault, which runs the
+# tests with the kernel that has these fragments of config/.
 # STRESS=y adds what "make stress" runs.  PLAN= names the run, and its logs.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
 rows=${ROWS:-1234}
+SELF_CHECKING=debug-fault
 
 if [ "$(tree_rows)" != 1234 ]; then
 	rows=$(tree_rows)
@@ -68,14 +69,6 @@ programs() {
 	selected | cut -d' ' -f3 | sort -u
 }
 
-# A failure is not to keep the others from being run
-counted='0 0 0' kunit_failed=0
-if [ -z "${TESTS:-}" ]; then
-	rm -f "$OUT/kunit/counted"
-	"$ROOT/scripts/kunit.sh" || kunit_failed=1
-	counted=$(cat "$OUT/kunit/counted" 2>/dev/null || echo "0 $kunit_failed 0")
-fi
-
 programs | sed '\,^base/,d' | xargs -r "$ROOT/scripts/selftests.sh"
 programs | sed -n 's,^base/,,p' | xargs -r "$ROOT/scripts/unpatched.sh"
 
@@ -96,7 +89,27 @@ mkdir -p "$OUT/vm"
 	counters
 } >"$plan"
 
+if [ -n "${DEBUG:-}${ROWS:-}${TESTS:-}" ]; then
+	exec "$ROOT/scripts/vm.sh" -p "$plan"
+fi
+
+# All of it: one part that fails is not to keep the others from being run.
+parts=$OUT/vm/parts
+rm -rf "$parts"
+mkdir "$parts"
 status=0
-COUNTED=$counted "$ROOT/scripts/vm.sh" -p "$plan" || status=$?
-[ "$kunit_failed" = 0 ] || die "KUnit failed, see above"
-exit "$status"
+COUNT_TO=$parts/kunit "$ROOT/scripts/kunit.sh" || status=1
+COUNT_TO=$parts/plain "$ROOT/scripts/vm.sh" -p "$plan" || status=1
+if [[ $rows = *1* ]]; then
+	say "Row 1 again, with kernel-n-$SELF_CHECKING:"
+	DEBUG=$SELF_CHECKING "$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
+	COUNT_TO=$parts/checking DEBUG=$SELF_CHECKING ROWS=1 PLAN=test-$SELF_CHECKING \
+		"$0" || status=1
+fi
+for part in kunit plain checking; do
+	# A part that did not get so far as to count
+	cat "$parts/$part" 2>/dev/null || [ "$status" = 0 ] || echo '0 1 0'
+done | awk '
+	{ passed += $1; failed += $2; skipped += $3 }
+	END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }'
+[ "$status" = 0 ] || die "not all passed, see above"
