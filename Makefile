@@ -9,8 +9,8 @@
 #:
 #: Main targets; each does first what it needs:
 #:   make run        run the example VMM and its guest in the VM, both ways
-#:   make test       run the tests: make kunit, those in the VM, in each configuration
-#:                   of vm/tests, and again with a kernel that checks itself
+#:   make test       run the tests, in each configuration of vm/tests, and those of
+#:                   row 1 and the KUnit tests with a kernel that checks itself
 #:   make kunit      run the KUnit tests, in a kernel and a VM of their own
 #:   make stress     the same and more, with kernels that find misuse of locks, of
 #:                   memory, leaks and data races; each run is repeated only if
@@ -53,7 +53,7 @@
 #:   KERNEL_SRC=     source tree or tarball of Linux 7.3.y to use as the base,
 #:                   instead of the newest package linux-source-7.3 of Debian
 #:   TREE=           git work tree to build and test as it is, such as build/linux
-#:   ROWS=13         test only these rows of vm/tests, without make kunit
+#:   ROWS=13         test only these rows of vm/tests
 #:                   (matrix: build only rows that match, such as 'arm64-*')
 #:   TESTS='g*'      test only programs that match
 #:   DEBUG=          kernel, run, test, shell: use a kernel with these fragments of

@@ -26,18 +26,19 @@ fragments() {
 	done
 }
 
-# The fragments get what they ask for, except that a tree without
-# KVM_VM_MEMORY_ATTRIBUTES (the base) always tracks PRIVATE per VM.
+# The fragments get what they ask for, except for options that the series adds if
+# the tree does not have them: the base always tracks PRIVATE per VM.
 check_config() {
-	local config=$1 wrong
+	local config=$1 wrong option
 
 	shift
 	wrong=$(grep -hE '^CONFIG_' "$@" | grep -vxF -f "$config" || true
 		sed -n 's/^# \(CONFIG_[^ ]*\) is not set/^\1=/p' "$@" |
 			grep -f - "$config" || true)
-	if ! grep -q '^config KVM_VM_MEMORY_ATTRIBUTES' "$SRC/arch/x86/kvm/Kconfig"; then
-		wrong=$(grep -v '^CONFIG_KVM_VM_MEMORY_ATTRIBUTES=' <<<"$wrong" || true)
-	fi
+	for option in KVM_VM_MEMORY_ATTRIBUTES KVM_GUEST_MEMFD_KUNIT_TEST; do
+		grep -q "^config $option$" "$SRC/arch/x86/kvm/Kconfig" ||
+			wrong=$(grep -v "^CONFIG_$option=" <<<"$wrong" || true)
+	done
 	[ -z "$wrong" ] || {
 		echo "error: these came out differently than config/ asks:"
 		echo "$wrong"

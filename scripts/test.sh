@@ -1,10 +1,10 @@
 #!/bin/bash
-# Run the KUnit tests, the tests of vm/tests in the VM, in every configuration that
-# the tree has, and those of row 1 again, with a kernel that checks itself.
+# Run the tests of vm/tests in the VM, in every configuration that the tree has, and
+# those of row 1 again, with a kernel that checks itself and runs the KUnit tests.
 #
 # ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.  Both
-# do without KUnit and the other kernel.  So does DEBUG=kasan-fault, which runs the
-# tests with the kernel that has these fragments of config/.
+# do without the other kernel.  So does DEBUG=kasan-fault, which runs the tests with
+# the kernel that has these fragments of config/.
 # STRESS=y adds what "make stress" runs.  PLAN= names the run, and its logs.
 
 # shellcheck source=scripts/common.sh
@@ -98,15 +98,16 @@ parts=$OUT/vm/parts
 rm -rf "$parts"
 mkdir "$parts"
 status=0
-COUNT_TO=$parts/kunit "$ROOT/scripts/kunit.sh" || status=1
 COUNT_TO=$parts/plain "$ROOT/scripts/vm.sh" -p "$plan" || status=1
 if [[ $rows = *1* ]]; then
+	"$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
 	say "Row 1 again, with kernel-n-$SELF_CHECKING:"
-	DEBUG=$SELF_CHECKING "$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
 	COUNT_TO=$parts/checking DEBUG=$SELF_CHECKING ROWS=1 PLAN=test-$SELF_CHECKING \
 		"$0" || status=1
+	COUNT_TO=$parts/kunit "$ROOT/scripts/kunit.sh" \
+		-l "$LOG/vm-test-$SELF_CHECKING.console.log" || status=1
 fi
-for part in kunit plain checking; do
+for part in plain checking kunit; do
 	# A part that did not get so far as to count
 	cat "$parts/$part" 2>/dev/null || [ "$status" = 0 ] || echo '0 1 0'
 done | awk '
