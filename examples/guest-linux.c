@@ -33,6 +33,7 @@
 #define HUGE_SIZE	0x200000UL
 #define MAX_THREADS	4
 #define COM1		0x3f8
+#define ANSWER_SECONDS	30
 
 struct huge_page {
 	__u64 *words;
@@ -130,6 +131,7 @@ static int request(enum ring_operation operation, __u64 gpa, __u64 size, __u64 s
 {
 	struct timespec delay = { .tv_nsec = 200000 };
 	struct ring_entry *entry;
+	time_t deadline;
 	int result;
 
 	/* One at a time, although there is room for more. */
@@ -141,8 +143,12 @@ static int request(enum ring_operation operation, __u64 gpa, __u64 size, __u64 s
 	entry->seed = seed;
 	__atomic_store_n(&ring->posted, ring->posted + 1, __ATOMIC_RELEASE);
 	outl(0, PORT_KICK);
-	while (__atomic_load_n(&ring->done, __ATOMIC_ACQUIRE) != ring->posted)
+	deadline = time(NULL) + ANSWER_SECONDS;
+	while (__atomic_load_n(&ring->done, __ATOMIC_ACQUIRE) != ring->posted) {
+		if (time(NULL) > deadline)
+			fail("no answer from the device, is the ring shared?");
 		nanosleep(&delay, NULL);
+	}
 	result = entry->result;
 	pthread_mutex_unlock(&ring_lock);
 	return result;

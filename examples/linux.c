@@ -248,9 +248,12 @@ static void build_zero_page(struct linux_guest *guest)
 	char *arguments = vm_host_address(&guest->vm, ARGUMENTS_GPA, PAGE_SIZE);
 	struct memslot *slots = guest->vm.slots;
 
+	/* Under emulation Linux may be too slow to find the TSC's frequency itself. */
 	snprintf(arguments, PAGE_SIZE,
-		 "earlycon=uart8250,io,0x3f8 acpi=off pci=off noapic tsc=reliable "
-		 "clearcpuid=xsave reboot=t panic=-1 hugepages=16 rdinit=/init %s",
+		 "loglevel=3 earlycon=uart8250,io,0x3f8 acpi=off pci=off noapic "
+		 "tsc=reliable tsc_early_khz=%d clearcpuid=xsave swiotlb=noforce "
+		 "reboot=t panic=-1 hugepages=16 rdinit=/init %s",
+		 ioctl(guest->vm.vcpus[0].fd, KVM_GET_TSC_KHZ),
 		 guest->options->arguments ?: "");
 
 	params->hdr.boot_flag = 0xaa55;
@@ -362,6 +365,7 @@ static void write_port(struct vcpu *vcpu, __u16 port, __u32 value)
 		guest->nr_pages = value;
 		break;
 	case PORT_RING:
+		trace_phase("user space");
 		guest->result = device_set_ring(&guest->device, value * PAGE_SIZE);
 		if (stats_state(getpid(), guest->vm.gmem_fd, &state))
 			guest->private_with_ring = state.private;
@@ -493,7 +497,7 @@ static void wait_for_guest(struct linux_guest *guest)
 		next.tv_nsec %= 1000000000;
 		if (!sem_timedwait(&guest->finished, &next))
 			return;
-		trace_memory(probe_file_memory(guest->vm.gmem_fd));
+		trace_memory(probe_file_memory(guest->vm.gmem_fd), 0);
 	}
 	vm_stop(&guest->vm);
 	vm_join_vcpus(&guest->vm);
@@ -501,7 +505,9 @@ static void wait_for_guest(struct linux_guest *guest)
 		if (!ioctl(guest->vm.vcpus[i].fd, KVM_GET_REGS, &regs))
 			printf("vCPU %d is at RIP %#llx\n", i, regs.rip);
 	}
-	die("Linux was not done after %u s", guest->options->seconds);
+	die("Linux was not done after %u s\n"
+	    "  --append loglevel=8 shows how far it comes, --seconds N gives it more time",
+	    guest->options->seconds);
 }
 
 static void trace_conversion(struct vm *vm, __u64 offset, __u64 size, bool to_private)
@@ -574,10 +580,13 @@ void linux_run(const struct linux_options *options)
 	vm_create(vm, MODE_IN_PLACE, options->size);
 	printf("gmem-vmm: Linux in a guest of %.0f MiB, %d vCPUs\n", mib(options->size),
 	       options->nr_vcpus);
+	fflush(stdout);
 	if (options->trace)
 		trace_open(options->trace, "linux", options->size);
 	create_machine(&guest);
 	launch(&guest);
+	trace_memory(probe_file_memory(vm->gmem_fd), 0);
+	trace_phase("boot");
 	vm_start_vcpus(vm, vcpu_thread);
 	wait_for_guest(&guest);
 	vm_join_vcpus(vm);

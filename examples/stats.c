@@ -12,6 +12,8 @@
 #include "report.h"
 #include "stats.h"
 
+#define MAX_TRIES	5	/* until there is a guest_memfd */
+
 bool stats_state(pid_t pid, int fd, struct gmem_state *state)
 {
 	static const struct {
@@ -163,9 +165,9 @@ static unsigned int print_states(pid_t pid, const char *fds, int stats_fd)
 	return lines;
 }
 
-unsigned int stats_watch(pid_t pid, unsigned int seconds)
+void stats_watch(pid_t pid, unsigned int seconds)
 {
-	unsigned int lines = 0, now;
+	unsigned int lines = 0, tries, now;
 	int stats_fd = -1;
 	char fds[32];
 
@@ -175,7 +177,7 @@ unsigned int stats_watch(pid_t pid, unsigned int seconds)
 
 	printf("stats| %3s %8s %10s %10s %10s %7s %10s %10s %10s\n", "fd", "MiB",
 	       "allocated", "private", "shared", "ranges", "to-private", "to-shared", "EAGAIN");
-	while (!access(fds, R_OK)) {
+	for (tries = 0; tries < MAX_TRIES || lines; tries++) {
 		if (stats_fd < 0)
 			stats_fd = borrow_stats_fd(pid, fds);
 		now = print_states(pid, fds, stats_fd);
@@ -184,7 +186,9 @@ unsigned int stats_watch(pid_t pid, unsigned int seconds)
 		lines += now;
 		sleep(seconds);
 	}
+	if (!lines)
+		die("process %d has no guest_memfd, or its fdinfo does not tell about it\n"
+		    "  needed: a kernel that has all of the series", pid);
 	if (stats_fd >= 0)
 		close(stats_fd);
-	return lines;
 }

@@ -32,8 +32,8 @@ void stats_report(struct vm *vm);
 
 /*
  * Print the state of all guest_memfds of a process, and its VM's counters, every
- * so many seconds until it ends.  Returns the number of lines.
+ * so many seconds until it ends.
  */
-unsigned int stats_watch(pid_t pid, unsigned int seconds);
+void stats_watch(pid_t pid, unsigned int seconds);
 
 #endif /* STATS_H */
