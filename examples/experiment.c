@@ -68,11 +68,12 @@ static struct experiment *experiment_of(struct vm *vm)
 /* Memory the VM's backings hold together. */
 static __u64 backing_memory(struct vm *vm)
 {
-	__u64 bytes = probe_file_memory(vm->gmem_fd);
+	__u64 gmem = probe_file_memory(vm->gmem_fd), other = 0;
 
 	if (vm->shared_fd >= 0)
-		bytes += probe_file_memory(vm->shared_fd);
-	return bytes;
+		other = probe_file_memory(vm->shared_fd);
+	trace_memory(gmem, other);
+	return gmem + other;
 }
 
 /*
@@ -96,7 +97,6 @@ static void sample_memory(struct vcpu *vcpu)
 		e->least = held;
 	if (machine > e->machine_before + e->numbers.machine_rise)
 		e->numbers.machine_rise = machine - e->machine_before;
-	trace_memory(held);
 	/* All vCPUs do this at the same time. */
 	e->sampling_ns += (probe_clock_ns() - start) / vcpu->vm->nr_vcpus;
 	pthread_mutex_unlock(&e->sampling);
@@ -212,6 +212,7 @@ static void show_pinned_page(struct experiment *e)
 	struct pin *pin = &e->pin;
 
 	report_heading("while a device uses a page");
+	trace_phase("page in use");
 	pin_page(pin, page, 2);
 	guest(e, GUEST_TO_PRIVATE, 0);
 	report_check(pin->busy_offset == offset && vm->retries == 2,
@@ -459,8 +460,6 @@ static void set_up(struct experiment *e, const struct experiment_options *option
 	guest->vm.on_busy = poll_pin;
 	guest->vm.on_converted = trace_conversion;
 	small_create(guest, options->mode, options->size, options->nr_vcpus);
-	if (options->trace)
-		trace_open(options->trace, mode_name(guest->vm.mode), options->size);
 
 	e->nr_pages = guest->data_size / PAGE_SIZE;
 	e->page_table = calloc(e->nr_pages, sizeof(*e->page_table));
@@ -490,7 +489,7 @@ static void check_available(struct experiment *e)
 }
 
 /* All memory exists, is shared, and is mapped by both sides: that is "before". */
-static void start(struct experiment *e)
+static void start(struct experiment *e, const char *trace)
 {
 	struct small_guest *small = &e->guest;
 
@@ -501,6 +500,8 @@ static void start(struct experiment *e)
 	guest(e, GUEST_TOUCH, 0);
 
 	probe_page_table(small->data, e->nr_pages, e->page_table);
+	if (trace)
+		trace_open(trace, mode_name(small->vm.mode), small->vm.size);
 	sample_before(e);
 }
 
@@ -509,17 +510,21 @@ void experiment_run(const struct experiment_options *options, struct numbers *nu
 	static struct experiment experiment;
 	struct experiment *e = &experiment;
 	unsigned int round;
+	char phase[32];
 
 	set_up(e, options);
 	check_available(e);
 	describe(e, options);
 
-	start(e);
+	start(e, options->trace);
 
 	if (e->guest.vm.mode == MODE_IN_PLACE)
 		show_pinned_page(e);
-	for (round = 0; round < options->rounds; round++)
+	for (round = 0; round < options->rounds; round++) {
+		snprintf(phase, sizeof(phase), "round %u", round + 1);
+		trace_phase(phase);
 		do_round(e, round);
+	}
 
 	e->numbers.after = backing_memory(&e->guest.vm);
 	e->numbers.requests = e->guest.vm.requests;

@@ -9,7 +9,7 @@
 
 static FILE *file;
 static __u64 started;
-static __u64 memory_before;
+static __u64 gmem_before, other_before;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static double now(void)
@@ -23,6 +23,7 @@ void trace_open(const char *path, const char *name, __u64 size)
 	if (!file)
 		die("cannot write %s: %m", path);
 	started = probe_clock_ns();
+	gmem_before = other_before = ~0ULL;
 	fprintf(file, "file %s %llu\n", name, size);
 }
 
@@ -40,11 +41,18 @@ void trace_convert(__u64 offset, __u64 size, bool to_private)
 			to_private ? "private" : "shared");
 }
 
-void trace_memory(__u64 bytes)
+void trace_memory(__u64 gmem, __u64 other)
 {
 	pthread_mutex_lock(&lock);
-	if (file && bytes != memory_before)
-		fprintf(file, "memory %.4f %llu\n", now(), bytes);
-	memory_before = bytes;
+	if (file && (gmem != gmem_before || other != other_before))
+		fprintf(file, "memory %.4f %llu %llu\n", now(), gmem, other);
+	gmem_before = gmem;
+	other_before = other;
 	pthread_mutex_unlock(&lock);
+}
+
+void trace_phase(const char *text)
+{
+	if (file)
+		fprintf(file, "phase %.4f %s\n", now(), text);
 }
