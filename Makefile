@@ -8,7 +8,8 @@
 #: for Debian packages that are installed when they are missing.
 #:
 #: Main targets; each does first what it needs:
-#:   make run        run the example VMM and its guest in the VM, both ways
+#:   make run        run the example VMM and its guests in the VM, both ways, and
+#:                   draw what happened to their memory
 #:   make test       run the tests, in each configuration of vm/tests, and those of
 #:                   row 1 and the KUnit tests with a kernel that checks itself
 #:   make kunit      run the KUnit tests, in a kernel and a VM of their own

@@ -151,8 +151,10 @@ table() {
 		}' "${files[@]}"
 }
 
-"$ROOT/scripts/unpatched.sh"
-TREE=build/unpatched "$ROOT/scripts/kernel.sh" y
+if [ -n "${ROWS//[^0]/}" ]; then
+	"$ROOT/scripts/unpatched.sh"
+	TREE=build/unpatched "$ROOT/scripts/kernel.sh" y
+fi
 
 rm -rf "$OUT/vmm"
 mkdir -p "$ADD"
