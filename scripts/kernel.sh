@@ -71,9 +71,10 @@ start_with() {
 	[ -e "$other/build-id" ] || return 0
 	cp -a "$other" "$OUT/kernel-$1.new"
 	rm -f "$OUT/kernel-$1.new"/*-id
-	# Was objtool made otherwise, it and then everything would be made again
-	find "$OUT/kernel-$1.new/tools" -name '.*.cmd' -print0 |
-		xargs -0 -r sed -i "s,$other/,$OUT/kernel-$1/,g"
+	# Commands of tools/ name the directory; if one differs, objtool is built again,
+	# and everything after it
+	{ grep -rlZF --include='.*.cmd' --include='.*.d' "$other/" "$OUT/kernel-$1.new" || true; } |
+		xargs -0 -r sed -i "s#$other/#$OUT/kernel-$1/#g"
 	mv "$OUT/kernel-$1.new" "$OUT/kernel-$1"
 }
 
