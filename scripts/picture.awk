@@ -144,7 +144,7 @@ function draw_text(run,   column, row, i, part, used, peak, line) {
 			line = line (bar[column] * BARS >= most[size[run]] * (row - 0.5) ? "=" : " ")
 		print_line(row % 2 ? "" : sprintf("%.0f MiB", most[size[run]] * row / BARS / MIB), line)
 	}
-	printf "%9s  0 s%*s\n", "", COLUMNS - 3, sprintf("%.1f s", end[run])
+	printf "%9s  0 s%" (COLUMNS - 3) "s\n", "", sprintf("%.1f s", end[run])
 }
 
 function symbol(part) {
