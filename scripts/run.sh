@@ -17,13 +17,14 @@ step examples "build examples" make -C "$ROOT/examples" UAPI="$OUT/uapi" O="$OUT
 
 # linux_guest: its kernel and initramfs
 linux_guest() {
-	local root=$OUT/run/guest
+	local root=$OUT/run/guest kernel=$OUT/kernel-n
 
+	[ -e "$kernel/vmlinux" ] || kernel=$OUT/kernel-$(row_variant 1)
 	rm -rf "$OUT/run"
 	mkdir -p "$root" "$ADD/guest"
 	strip -o "$root/init" "$OUT/examples/guest-linux"
 	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$ADD/guest/initramfs"
-	strip -o "$ADD/guest/vmlinux" "$OUT/kernel-$(row_variant 1)/vmlinux"
+	strip -o "$ADD/guest/vmlinux" "$kernel/vmlinux"
 }
 
 # traced NAME COMMAND: a line of a plan.  The only way out of the VM is the report:
