@@ -251,8 +251,8 @@ static void build_zero_page(struct linux_guest *guest)
 	/* Under emulation Linux may be too slow to find the TSC's frequency itself. */
 	snprintf(arguments, PAGE_SIZE,
 		 "loglevel=3 earlycon=uart8250,io,0x3f8 acpi=off pci=off noapic "
-		 "tsc=reliable tsc_early_khz=%d clearcpuid=xsave swiotlb=noforce "
-		 "reboot=t panic=-1 hugepages=16 rdinit=/init %s",
+		 "tsc=reliable tsc_early_khz=%d highres=off nohz=off clearcpuid=xsave "
+		 "swiotlb=noforce reboot=t panic=-1 hugepages=16 rdinit=/init %s",
 		 ioctl(guest->vm.vcpus[0].fd, KVM_GET_TSC_KHZ),
 		 guest->options->arguments ?: "");
 
