@@ -167,6 +167,11 @@ work_tree() {
 	fi
 }
 
+# selftests_id: changes if a test does, which the kernel's build-id does not
+selftests_id() {
+	git -C "$SRC" rev-parse HEAD:tools/testing/selftests
+}
+
 # queue_files: the patches, in order
 queue_files() {
 	sed 's/#.*//' "$ROOT/patches/series" | awk 'NF { print $1 }'

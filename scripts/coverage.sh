@@ -1,9 +1,10 @@
 #!/bin/bash
 # Which of the lines and branches that the series adds or changes do the tests run?
 #
-# Runs all of vm/tests with a kernel that counts how often each line runs, gets the
-# counters out of the VM, and reports what is left when all but the lines that
-# differ from the base is dropped: as text, in build/coverage/report, and as HTML.
+# Runs all of vm/tests with a kernel that counts how often each line runs, and with
+# which allocations can be made to fail.  Gets the counters out of the VM, and reports
+# what is left when all but the lines that differ from the base is dropped: as text,
+# in build/coverage/report, and as HTML.
 #
 # Fails if too few lines were run, or if one that was not is not listed, with the
 # reason, in vm/uncovered.  The tests are run again only if something changed.
@@ -15,7 +16,7 @@
 # Percentage of the lines
 REQUIRED=95
 
-export DEBUG=gcov-fault
+export DEBUG=debug-fault-gcov
 COVERAGE=$OUT/coverage
 DATA=$COVERAGE/data
 mkdir -p "$COVERAGE"
@@ -23,6 +24,7 @@ mkdir -p "$COVERAGE"
 # What the counters depend on
 run_id() {
 	cat "$OUT"/kernel-{n,y}-"$DEBUG"/build-id
+	selftests_id
 	cd "$ROOT" && sha256sum vm/{init.c,tests,problems} scripts/{test,vm,judge}.sh
 }
 
@@ -50,8 +52,12 @@ collect() {
 
 # capture: all lines of all files that were counted, of both variants
 capture() {
-	lcov --quiet --capture --rc lcov_branch_coverage=1 --directory "$DATA" \
-		--base-directory "$OUT/kernel-n-$DEBUG" --output-file "$COVERAGE/all.info"
+	local lcov=(lcov --quiet --rc lcov_branch_coverage=1)
+
+	"${lcov[@]}" --capture --directory "$DATA" --base-directory "$OUT/kernel-n-$DEBUG" \
+		--output-file "$COVERAGE/each.info" &&
+		"${lcov[@]}" --add-tracefile "$COVERAGE/each.info" \
+			--output-file "$COVERAGE/all.info"
 }
 
 # changed: lines FILE NUMBER for all that the series adds or changes
@@ -70,6 +76,7 @@ changed() {
 uncounted() {
 	cut -d' ' -f1 "$COVERAGE/changed" | sort -u | grep '\.c$' | while read -r file; do
 		case $file in
+		virt/kvm/tests/*) continue ;;	# in a kernel of their own
 		arch/x86/*|virt/*) ;;
 		lib/test_*) continue ;;
 		lib/*) ;;

@@ -26,15 +26,24 @@ fragments() {
 	done
 }
 
-# The fragments get what they ask for, except for options that the series adds if
-# the tree does not have them: the base always tracks PRIVATE per VM.
+# The fragments get what they, or the last one of several, ask for, except for
+# options that the series adds if the tree does not have them: the base always
+# tracks PRIVATE per VM.
 check_config() {
 	local config=$1 wrong option
 
 	shift
-	wrong=$(grep -hE '^CONFIG_' "$@" | grep -vxF -f "$config" || true
-		sed -n 's/^# \(CONFIG_[^ ]*\) is not set/^\1=/p' "$@" |
-			grep -f - "$config" || true)
+	wrong=$(awk '
+		{ name = /^# CONFIG_[^ ]* is not set/ ? $2 : /^CONFIG_/ ? $1 : "" }
+		{ sub(/=.*/, "", name) }
+		name == "" { next }
+		FILENAME == config { is[name] = $0; next }
+		{ want[name] = $0 }
+		END {
+			for (name in want)
+				if (want[name] ~ /^#/ ? is[name] !~ /^(#|$)/ : is[name] != want[name])
+					print want[name]
+		}' config="$config" "$@" "$config")
 	for option in KVM_VM_MEMORY_ATTRIBUTES KVM_GUEST_MEMFD_KUNIT_TEST; do
 		grep -q "^config $option$" "$SRC/arch/x86/kvm/Kconfig" ||
 			wrong=$(grep -v "^CONFIG_$option=" <<<"$wrong" || true)
@@ -60,7 +69,8 @@ configure() {
 }
 
 # start_with VARIANT: a copy of what has been built already with the other one of
-# attrs-n and attrs-y, if any.  These differ in little, i.e. little is compiled.
+# attrs-n and attrs-y, or without gcov, if any.  These differ in little, i.e. little
+# is compiled.
 start_with() {
 	local other
 
@@ -68,6 +78,7 @@ start_with() {
 	n*) other=$OUT/kernel-y${1#n} ;;
 	y*) other=$OUT/kernel-n${1#y} ;;
 	esac
+	[ -e "$other/build-id" ] || other=$OUT/kernel-${1%-gcov}
 	[ -e "$other/build-id" ] || return 0
 	cp -a "$other" "$OUT/kernel-$1.new"
 	rm -f "$OUT/kernel-$1.new"/*-id

@@ -22,9 +22,10 @@ STAMPS=$OUT/stress
 rows=${ROWS:-14}
 mkdir -p "$STAMPS"
 
-# What a run depends on, beside the kernel, whose build-id says all about the tree
+# What a run depends on
 run_id() {
 	cat "$OUT/kernel-$variant/build-id"
+	selftests_id
 	echo "$DEBUG $row ${TESTS:-*}"
 	cd "$ROOT" && sha256sum vm/* config/*.config scripts/{stress,test,vm,judge,selftests,common}.sh
 	qemu-system-x86_64 --version

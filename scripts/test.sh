@@ -5,7 +5,8 @@
 # ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.  Both
 # do without the other kernel.  So does DEBUG=kasan-fault, which runs the tests with
 # the kernel that has these fragments of config/.
-# STRESS=y adds what "make stress" runs.  PLAN= names the run, and its logs.
+# STRESS=y adds what "make stress" runs, STOP=y ends the run at the first failure.
+# PLAN= names the run, and its logs.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -76,6 +77,7 @@ plan=$OUT/vm/${PLAN:-test}
 factor=$(time_factor "${DEBUG:-}")
 mkdir -p "$OUT/vm"
 {
+	[ -z "${STOP:-}" ] || echo stop
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}
 		row_plan "$row"

@@ -17,6 +17,7 @@
  *						without it, which then has to be so
  *						(-: there is no such parameter)
  *	run	NAME	SECONDS	COMMAND		run COMMAND with a time-out
+ *	stop					from here on, end at the first failure
  *	shell					a shell on the console
  *
  * A line of the report that begins with "# " is output of a program; what init
@@ -57,6 +58,7 @@
 
 static FILE *tap;
 static int nr_results;
+static bool stop_at_failure;
 
 static regex_t problems[MAX_PROBLEMS];
 static int nr_problems;
@@ -223,14 +225,16 @@ result(bool ok, const char *name, const char *fmt, ...)
 	const char *problem = kernel_problem();
 	va_list args;
 
-	fprintf(tap, "%s %d - %s # ", ok && !problem ? "ok" : "not ok",
-		++nr_results, name);
+	ok = ok && !problem;
+	fprintf(tap, "%s %d - %s # ", ok ? "ok" : "not ok", ++nr_results, name);
 	va_start(args, fmt);
 	vfprintf(tap, fmt, args);
 	va_end(args);
 	if (problem)
 		fprintf(tap, "; kernel: %s", problem);
 	fputc('\n', tap);
+	if (!ok && stop_at_failure)
+		bail_out("that is enough");
 }
 
 static int load_module(const char *variant, const char *module, const char *params)
@@ -380,14 +384,21 @@ static pid_t start(const char *command, int output)
 	_exit(127);
 }
 
-/* Copy to the report until the deadline, or the end of the output. */
-static bool copy_output(int fd, double deadline)
+/*
+ * Copy to the report until the deadline, the end of the output, or a sub-test that
+ * failed, if that's enough.
+ */
+static bool copy_output(int fd, double deadline, bool *failed)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	static const char failure[] = "not ok ";
+	size_t column = 0, matched = 0;
 	static bool in_line;
 	char buf[4096];
 	double left;
 	ssize_t len;
+
+	*failed = false;
 
 	while ((left = deadline - now()) > 0) {
 		if (poll(&pfd, 1, left * 1000 + 1) <= 0)
@@ -396,17 +407,24 @@ static bool copy_output(int fd, double deadline)
 		if (len <= 0)
 			break;
 		for (ssize_t i = 0; i < len; i++) {
-			if (!in_line)
+			if (!in_line) {
 				fputs("# ", tap);
+				column = matched = 0;
+			}
 			fputc(buf[i], tap);
 			in_line = buf[i] != '\n';
+			matched += column == matched && buf[i] == failure[column];
+			column += column < sizeof(failure) - 1;
+			*failed |= !in_line && matched == sizeof(failure) - 1;
 		}
 		fflush(tap);
+		if (*failed && stop_at_failure)
+			break;
 	}
 	if (in_line)
 		fputc('\n', tap);
 	in_line = false;
-	return left > 0;
+	return left > 0 && !(*failed && stop_at_failure);
 }
 
 /* True when process @pid ended in time; its status is then in @status. */
@@ -430,7 +448,7 @@ static void run(const char *name, int seconds, const char *command)
 	double started = now(), deadline = started + seconds;
 	char why[64] = "";
 	int fds[2], status;
-	bool ended;
+	bool ended, failed;
 	pid_t pid;
 
 	note("start %s", name);
@@ -440,8 +458,10 @@ static void run(const char *name, int seconds, const char *command)
 	pid = start(command, fds[1]);
 	close(fds[1]);
 
-	ended = copy_output(fds[0], deadline) && wait_for(pid, &status, deadline);
-	if (!ended) {
+	ended = copy_output(fds[0], deadline, &failed) && wait_for(pid, &status, deadline);
+	if (failed && stop_at_failure) {
+		snprintf(why, sizeof(why), "stopped, ");
+	} else if (!ended) {
 		snprintf(why, sizeof(why), "timed out, ");
 		/* Where everybody is, for the log; then make an end of it. */
 		note("%s timed out; blocked tasks and all processors:", name);
@@ -530,6 +550,8 @@ int main(void)
 			load_kvm(name, arg, line);
 		else if (!strcmp(kind, "run") && line)
 			run(name, atoi(arg), line);
+		else if (!strcmp(kind, "stop"))
+			stop_at_failure = true;
 		else if (!strcmp(kind, "shell"))
 			shell();
 		else
