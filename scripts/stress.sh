@@ -3,7 +3,8 @@
 # check themselves, and print a table.
 #
 # Each kernel and row of vm/tests is a run of its own.  One that passed is not run
-# again until anything that it depends on changes.
+# again until anything that it depends on changes.  While the VM runs one kernel, the
+# next one is built.
 #
 # KERNELS='kasan*' runs only kernels that match, ROWS=1 only that row,
 # TESTS='guest_memfd*' only programs that match.
@@ -73,29 +74,49 @@ run() {
 		head -n 40 | sed 's/^/    /'
 }
 
-# Build all before the first line of the table
-while read -r DEBUG checks; do
-	# shellcheck disable=SC2053 # KERNELS is a pattern
-	[[ -n $DEBUG && $DEBUG = ${KERNELS:-*} ]] || continue
+# build DEBUG: the kernels that its rows need
+build() {
+	local DEBUG=$1 i
+
 	export DEBUG
-	say "$DEBUG: $checks"
 	for ((i = 0; i < ${#rows}; i++)); do
 		row_variant "${rows:i:1}"
 	done | sort -u | xargs "$ROOT/scripts/kernel.sh"
-done <<<"$kernels"
+}
 
-passed=0 failed=0 skipped=0 operations=0
-printf '%-14s%-5s%-8s%6s%8s%8s%8s\n' kernel row result s passed failed skipped
+# build_next DEBUG: while the VM, which has use for one CPU only, runs the one before
+build_next() {
+	next_log=$LOG/stress-build-$1.log
+	build "$1" >"$next_log" 2>&1 </dev/null &
+	next=$!
+	trap 'kill "$next" 2>/dev/null || true' EXIT
+}
+
+selected=()
 while read -r DEBUG checks; do
 	# shellcheck disable=SC2053 # KERNELS is a pattern
 	[[ -n $DEBUG && $DEBUG = ${KERNELS:-*} ]] || continue
+	selected+=("$DEBUG")
+	say "$DEBUG: $checks"
+done <<<"$kernels"
+[ ${#selected[@]} -gt 0 ] || die "no kernel matches ${KERNELS:-*}"
+build "${selected[0]}"
+
+passed=0 failed=0 skipped=0 operations=0 next=''
+printf '%-14s%-5s%-8s%6s%8s%8s%8s\n' kernel row result s passed failed skipped
+for ((k = 0; k < ${#selected[@]}; k++)); do
+	export DEBUG=${selected[k]}
+	if [ -n "$next" ]; then
+		wait "$next" || { cat "$next_log"; die "$DEBUG was not built"; }
+	fi
+	[ $((k + 1)) = ${#selected[@]} ] || build_next "${selected[k + 1]}"
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}
 		variant=$(row_variant "$row")
 		run
 	done
-done <<<"$kernels"
-[ $((passed + failed)) -gt 0 ] || die "no kernel matches ${KERNELS:-*}, or no row $rows"
+done
+[ $((passed + failed)) -gt 0 ] || die "no row of $rows was run"
 [ -e "$SRC/tools/testing/selftests/kvm/guest_memfd_fuzz_test.c" ] ||
 	say "the tree has no guest_memfd_fuzz_test, which was not run"
 say "fuzzer: $operations operations; took $SECONDS s"
