@@ -108,6 +108,7 @@ for ((k = 0; k < ${#selected[@]}; k++)); do
 	export DEBUG=${selected[k]}
 	if [ -n "$next" ]; then
 		wait "$next" || { cat "$next_log"; die "$DEBUG was not built"; }
+		trap - EXIT
 	fi
 	[ $((k + 1)) = ${#selected[@]} ] || build_next "${selected[k + 1]}"
 	for ((i = 0; i < ${#rows}; i++)); do
