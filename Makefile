@@ -61,6 +61,8 @@
 #:                   config/, such as debug-fault or kasan-fault
 #:   KERNELS='ka*'   stress only kernels that match
 #:   MUTANTS='zap-*' only mutants that match
+#:   SLOW=3          let everything in the VM take so many times as long, on a machine
+#:                   that is slow or busy
 #:   ACCEL=tcg|kvm   how to run the VM; by default KVM if a trial shows that
 #:                   guests can have guests here, else emulation
 

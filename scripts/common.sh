@@ -93,14 +93,16 @@ step() {
 }
 
 # time_factor VARIANT...: how many times as long everything takes with the kernels
-# of these variants, according to the fragments of config/ that they consist of
+# of these variants, according to the fragments of config/ that they consist of, and
+# to SLOW=, for machines that are slow or busy
 time_factor() {
-	local fragment
+	local fragment factor
 
-	for fragment in $(printf '%s\n' "${@//-/$'\n'}" | sort -u); do
+	factor=$(for fragment in $(printf '%s\n' "${@//-/$'\n'}" | sort -u); do
 		[ ! -e "$ROOT/config/$fragment.config" ] ||
 			sed -n 's/^#time //p' "$ROOT/config/$fragment.config"
-	done | sort -n | sed '$!d' | grep . || echo 1
+	done | sort -n | sed '$!d')
+	echo $((${factor:-1} * ${SLOW:-1}))
 }
 
 # row_variant ROW: the variant of the kernel that a row of vm/tests needs.  With

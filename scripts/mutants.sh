@@ -4,10 +4,10 @@
 #
 # A patch has a title, the row of vm/tests in which to run tests, and which programs
 # to run first; all others are run only if these notice nothing, and nothing more is
-# run once something has failed.  Without a mistake, none of them may fail.  The
-# kernel is the one with the fragments debug and fault of config/, and only what a
-# mistake changes is compiled.  A mutant that was caught is not tried again until
-# the kernel, the tests or the mutant change.
+# run once something has failed.  Without a mistake, none of them may fail.  Its
+# kernel is the one of "make test", or that with the fragments debug and fault of
+# config/, and only what a mistake changes is compiled.  A mutant that was caught is
+# not tried again until the kernel, the tests or the mutant change.
 #
 # MUTANTS='zap-*' tries only those whose names match.
 
@@ -16,7 +16,6 @@
 [ $# = 0 ] || { usage >&2; exit 2; }
 [ -z "${TREE:-}" ] || die "make mutants is for patches/, not for TREE=; run make export first"
 
-export DEBUG=debug-fault
 # build/src is changed for each mutant.  Until the change is undone, this makes
 # queue.sh undo it, should that not happen here.
 GUARD=refs/gmem/target
@@ -38,10 +37,16 @@ field() {
 	sed -n "/^--- /q; s/^$1: //p" "$2"
 }
 
+# kernel PATCH: the DEBUG that it is for
+kernel() {
+	field Kernel "$1"
+}
+
 # prepare VARIANT: a copy of what is built without a mistake, to build on
 prepare() {
 	local new=$BUILD/kernel-$1 old=$MUTANTS_OUT/kernel-$1
 
+	"$ROOT/scripts/kernel.sh" "$1"
 	[ "$(cat "$old/original-id" 2>/dev/null)" != "$(cat "$new/build-id")" ] || return 0
 	rm -rf "$old"
 	cp -a "$new" "$old"
@@ -77,13 +82,13 @@ mutated() {
 
 # sound ROW [PROGRAM...]: run_tests without a mutant has to pass
 sound() {
-	local log=$LOG/mutant-none-$1.log start=$SECONDS stamp
+	local log=$LOG/mutant-none-${DEBUG:-plain}-$1.log start=$SECONDS stamp
 
-	stamp=$MUTANTS_OUT/sound-$(printf '%s\n' "$common_id" "$@" | sha256sum | cut -c1-16)
+	stamp=$MUTANTS_OUT/sound-$(printf '%s\n' "$DEBUG" "$common_id" "$@" | sha256sum | cut -c1-16)
 	[ ! -e "$stamp" ] || return 0
 	run_tests "$@" >"$log" 2>&1 || die "row $1 fails without a mutant, see ${log#"$ROOT/"}"
 	touch "$stamp"
-	say "row $1 passes without a mutant: $((SECONDS - start)) s"
+	say "row $1${DEBUG:+, $DEBUG} passes without a mutant: $((SECONDS - start)) s"
 }
 
 # caught LOG: what noticed, if the log says that something did
@@ -94,7 +99,7 @@ caught() {
 
 # How it was built and what is run, beside the mutant
 common_id() {
-	cat "$BUILD"/kernel-{n,y}-"$DEBUG"/build-id
+	cat "$MUTANTS_OUT"/kernel-*/original-id
 	selftests_id
 	cd "$ROOT" && sha256sum vm/{init.c,tests,problems} scripts/{mutants,test,vm,judge}.sh
 }
@@ -116,6 +121,8 @@ attempt() {
 try() {
 	local patch=$1 name id stamp start=$SECONDS by verdict=caught
 
+	DEBUG=$(kernel "$patch")
+	export DEBUG
 	name=$(basename "$patch" .patch)
 	stamp=$MUTANTS_OUT/ok-$name
 	id=$({ echo "$common_id"; cat "$patch"; } | sha256sum)
@@ -147,24 +154,39 @@ for patch in "$ROOT"/mutants/*.patch; do
 done
 [ ${#patches[@]} -gt 0 ] || die "no mutant matches ${MUTANTS:-*}"
 
-"$ROOT/scripts/kernel.sh" "n-$DEBUG" "y-$DEBUG"
-prepare "n-$DEBUG"
-prepare "y-$DEBUG"
+# programs ROW DEBUG: those that mutants name, or "*" if one names none
+programs() {
+	for patch in "${patches[@]}"; do
+		[ "$(field Rows "$patch") $(kernel "$patch")" != "$1 $2" ] ||
+			field Tests "$patch" | grep . || echo '*'
+	done | tr ' ' '\n' | sort -u | awk '{ print } $1 == "*" { exit }'
+}
+
+for DEBUG in '' debug-fault; do
+	export DEBUG
+	for patch in "${patches[@]}"; do
+		[ "$(kernel "$patch")" != "$DEBUG" ] || row_variant "$(field Rows "$patch")"
+	done
+done | sort -u >"$MUTANTS_OUT/variants"
+while read -r variant; do
+	prepare "$variant" </dev/null
+done <"$MUTANTS_OUT/variants"
 ln -sfn ../tests "$MUTANTS_OUT/tests"
 ln -sfn ../uapi "$MUTANTS_OUT/uapi"
 common_id=$(common_id)
 trap restore EXIT
 
 # What the tests say is worth something only if they say nothing otherwise
-for row in 1 2 3 4; do
-	named=$(for patch in "${patches[@]}"; do
-		[ "$(field Rows "$patch")" != "$row" ] || echo "$(field Tests "$patch") "
-	done)
-	[ -n "$named" ] || continue
-	programs=()
-	grep -qx ' ' <<<"$named" ||
-		mapfile -t programs < <(tr ' ' '\n' <<<"$named" | grep . | sort -u)
-	sound "$row" "${programs[@]}"
+for DEBUG in '' debug-fault; do
+	export DEBUG
+	for row in 1 2 3 4; do
+		mapfile -t names < <(programs "$row" "$DEBUG")
+		case ${names[*]} in
+		'') ;;
+		'*'*) sound "$row" ;;
+		*) sound "$row" "${names[@]}" ;;
+		esac
+	done
 done
 
 nr_caught=0 nr_missed=0
