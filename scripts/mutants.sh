@@ -56,7 +56,7 @@ prepare() {
 # build ROW PATCH: what the row needs, of the source as it is.  That is KVM only,
 # unless this mutant changes something else, or the one that was built before did.
 build() {
-	local out targets=(arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko) elsewhere
+	local out elsewhere targets=(virt/lib/irqbypass.ko arch/x86/kvm/{kvm,kvm-amd,kvm-intel}.ko)
 
 	out=$MUTANTS_OUT/kernel-$(row_variant "$1")
 	elsewhere=$(grep '^--- ' "$2" | grep -vE '^--- a/(arch/x86|virt)/kvm/' || true)
@@ -91,8 +91,10 @@ sound() {
 	say "row $1${DEBUG:+, $DEBUG} passes without a mutant: $((SECONDS - start)) s"
 }
 
-# caught LOG: what noticed, if the log says that something did
+# caught LOG: what noticed, if the log says that something did.  That the VM did not
+# get as far as to run a program is no proof.
 caught() {
+	grep -q '^#start' "$MUTANTS_OUT/log/vm-mutant.tap" || return
 	sed -nE 's/^FAILED  (row [0-9]: [^ ]*).*/\1/p; s/^The kernel complained.*/the kernel itself/p' "$1" |
 		head -n 1 | grep .
 }

@@ -183,7 +183,10 @@ fi
 # What is a hang depends on how fast the kernel is
 mapfile -t variants < <(variants "$plan")
 factor=$(time_factor "${variants[@]}")
-append="console=ttyS0 ignore_loglevel printk.devkmsg=on watchdog_thresh=$((factor < 2 ? 30 : 60))"
+# An emulated machine that waits for its turn may miss the ticks that the kernel looks
+# for when it boots, hence no_timer_check
+append="console=ttyS0 ignore_loglevel printk.devkmsg=on no_timer_check"
+append+=" watchdog_thresh=$((factor < 2 ? 30 : 60))"
 append+=" workqueue.watchdog_thresh=$((60 * factor))"
 append+=" sysctl.kernel.hung_task_timeout_secs=$((60 * factor))"
 append+=" rcupdate.rcu_cpu_stall_timeout=$((factor < 5 ? 60 * factor : 300))"
