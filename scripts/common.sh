@@ -169,6 +169,14 @@ work_tree() {
 	fi
 }
 
+# copy_kernel FROM TO: what was built, to build on, not complete until it is there.
+# objtool's build has absolute paths in its commands, and all depends on objtool.
+copy_kernel() {
+	cp -a "$1" "$2.new" &&
+		find "$2.new/tools" -name '.*.cmd' -exec sed -i "s,$1\([^-a-z0-9]\|\$\),$2\1,g" {} + &&
+		rm -f "$2.new"/*-id && mv "$2.new" "$2"
+}
+
 # selftests_id: changes if a test does, which the kernel's build-id does not
 selftests_id() {
 	git -C "$SRC" rev-parse HEAD:tools/testing/selftests

@@ -80,13 +80,7 @@ start_with() {
 	esac
 	[ -e "$other/build-id" ] || other=$OUT/kernel-${1%-gcov}
 	[ -e "$other/build-id" ] || return 0
-	cp -a "$other" "$OUT/kernel-$1.new"
-	rm -f "$OUT/kernel-$1.new"/*-id
-	# Commands of tools/ name the directory; if one differs, objtool is built again,
-	# and everything after it
-	{ grep -rlZF --include='.*.cmd' --include='.*.d' "$other/" "$OUT/kernel-$1.new" || true; } |
-		xargs -0 -r sed -i "s#$other/#$OUT/kernel-$1/#g"
-	mv "$OUT/kernel-$1.new" "$OUT/kernel-$1"
+	copy_kernel "$other" "$OUT/kernel-$1"
 }
 
 build() {

@@ -48,9 +48,9 @@ prepare() {
 
 	"$ROOT/scripts/kernel.sh" "$1"
 	[ "$(cat "$old/original-id" 2>/dev/null)" != "$(cat "$new/build-id")" ] || return 0
-	rm -rf "$old"
-	cp -a "$new" "$old"
-	mv "$old/build-id" "$old/original-id"
+	rm -rf "$old" "$old.new"
+	copy_kernel "$new" "$old"
+	cp "$new/build-id" "$old/original-id"
 }
 
 # build ROW PATCH: what the row needs, of the source as it is.  That is KVM only,
@@ -94,7 +94,7 @@ sound() {
 # caught LOG: what noticed, if the log says that something did.  That the VM did not
 # get as far as to run a program is no proof.
 caught() {
-	grep -q '^#start' "$MUTANTS_OUT/log/vm-mutant.tap" || return
+	grep -qE '^(#start|not ok)' "$MUTANTS_OUT/log/vm-mutant.tap" || return
 	sed -nE 's/^FAILED  (row [0-9]: [^ ]*).*/\1/p; s/^The kernel complained.*/the kernel itself/p' "$1" |
 		head -n 1 | grep .
 }
