@@ -74,22 +74,13 @@ run() {
 		head -n 40 | sed 's/^/    /'
 }
 
-# build DEBUG: the kernels that its rows need
-build() {
+# variants DEBUG: the kernels that its rows need
+variants() {
 	local DEBUG=$1 i
 
-	export DEBUG
 	for ((i = 0; i < ${#rows}; i++)); do
 		row_variant "${rows:i:1}"
-	done | sort -u | xargs "$ROOT/scripts/kernel.sh"
-}
-
-# build_next DEBUG: while the VM, which has use for one CPU only, runs the one before
-build_next() {
-	next_log=$LOG/stress-build-$1.log
-	build "$1" >"$next_log" 2>&1 </dev/null &
-	next=$!
-	trap 'kill "$next" 2>/dev/null || true' EXIT
+	done | sort -u
 }
 
 selected=()
@@ -100,17 +91,17 @@ while read -r DEBUG checks; do
 	say "$DEBUG: $checks"
 done <<<"$kernels"
 [ ${#selected[@]} -gt 0 ] || die "no kernel matches ${KERNELS:-*}"
-build "${selected[0]}"
+variants "${selected[0]}" | xargs "$ROOT/scripts/kernel.sh"
 
-passed=0 failed=0 skipped=0 operations=0 next=''
+passed=0 failed=0 skipped=0 operations=0
 printf '%-14s%-5s%-8s%6s%8s%8s%8s\n' kernel row result s passed failed skipped
 for ((k = 0; k < ${#selected[@]}; k++)); do
 	export DEBUG=${selected[k]}
-	if [ -n "$next" ]; then
-		wait "$next" || { cat "$next_log"; die "$DEBUG was not built"; }
-		trap - EXIT
+	[ "$k" = 0 ] || wait_meanwhile
+	if [ $((k + 1)) -lt ${#selected[@]} ]; then
+		mapfile -t next < <(variants "${selected[k + 1]}")
+		meanwhile stress-build "$ROOT/scripts/kernel.sh" "${next[@]}"
 	fi
-	[ $((k + 1)) = ${#selected[@]} ] || build_next "${selected[k + 1]}"
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}
 		variant=$(row_variant "$row")

@@ -23,6 +23,7 @@ fi
 runs() {
 	case $1 in
 	test) return 0 ;;
+	long) [[ -z ${DEBUG:-} || -n ${STRESS:-} ]] ;;
 	test+*) [[ -${DEBUG:-}- = *-${1#test+}-* ]] ;;
 	stress) [ -n "${STRESS:-}" ] ;;
 	*) return 1 ;;
@@ -100,9 +101,13 @@ parts=$OUT/vm/parts
 rm -rf "$parts"
 mkdir "$parts"
 status=0
+if [[ $rows = *1* ]]; then
+	say "building kernel-n-$SELF_CHECKING meanwhile"
+	meanwhile test-build "$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
+fi
 COUNT_TO=$parts/plain "$ROOT/scripts/vm.sh" -p "$plan" || status=1
 if [[ $rows = *1* ]]; then
-	"$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
+	wait_meanwhile
 	say "Row 1 again, with kernel-n-$SELF_CHECKING:"
 	COUNT_TO=$parts/checking DEBUG=$SELF_CHECKING ROWS=1 PLAN=test-$SELF_CHECKING \
 		"$0" || status=1
