@@ -30,6 +30,8 @@
 #:                   it never drops commits that patches/ does not have
 #:   make export     regenerate patches/ from it; the same commits give the same
 #:                   bytes
+#:   make deb        build Debian packages of the kernel with the series, install and
+#:                   boot them, and run the tests of rows 3 and 4
 #:   make oldconfig  what the series changes in Debian's amd64 configuration
 #:   make matrix     build it with W=1 in each configuration that matters, and for
 #:                   other architectures; takes most of an hour the first time
@@ -70,7 +72,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test kunit stress mutants coverage shell bench bench-docs vmm oldconfig matrix tree export \
+.PHONY: help $(steps) run test kunit stress mutants coverage shell bench bench-docs vmm deb oldconfig matrix tree export \
 	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
@@ -117,6 +119,10 @@ coverage: setup queue
 
 shell: kernel
 	@$(scripts)/vm.sh -i -r $(or $(ROW),1)
+
+deb: setup queue
+	@$(scripts)/setup.sh deb
+	@$(scripts)/deb.sh
 
 oldconfig: queue
 	@$(scripts)/oldconfig.sh

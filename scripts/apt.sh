@@ -48,3 +48,21 @@ apt_download() {
 	rm -rf "$BASE/partial" && mkdir -p "$BASE/partial" && cd "$BASE/partial" &&
 		apt-get download "$1=$2" && mv -- *.deb "${3:-$BASE}/" && rmdir "$BASE/partial"
 }
+
+# debian_config FLAVOUR DIRECTORY: puts Debian's configuration for amd64 there, of the
+# version of the base, if it is Debian's and still to be had, else of the newest.
+# Prints the name of the file.
+debian_config() {
+	local package=linux-config-7.3 version have
+
+	have=$(git -C "$REPO" tag -l --format='%(contents:subject)' base |
+		sed -n 's/^linux-source-7.3 \([^,]*\),.*/\1/p')
+	apt_setup Packages >&2
+	version=$(apt_versions "$package" | grep -xF "$have" || apt_versions "$package" | tail -n 1)
+	[ -n "$version" ] || die "the mirror has no package $package; give CONFIG="
+	[ -e "$BASE/${package}_${version}_amd64.deb" ] ||
+		step download "download $package $version" apt_download "$package" "$version" >&2
+	dpkg-deb --fsys-tarfile "$BASE/${package}_${version}_amd64.deb" |
+		tar -xO "./usr/src/$package/config.amd64_none_$1.xz" | xz -d >"$2/debian-$version"
+	echo "$2/debian-$version"
+}

@@ -9,25 +9,7 @@
 # shellcheck source=scripts/apt.sh
 . "$ROOT/scripts/apt.sh"
 
-PACKAGE=linux-config-7.3
 DIR=$BUILD/oldconfig
-
-# Prints the name of the file.  The version is the one of the base, if it is
-# Debian's and still there, else the newest.
-debian_config() {
-	local version have
-
-	have=$(git -C "$REPO" tag -l --format='%(contents:subject)' base |
-		sed -n 's/^linux-source-7.3 \([^,]*\),.*/\1/p')
-	apt_setup Packages >&2
-	version=$(apt_versions "$PACKAGE" | grep -xF "$have" || apt_versions "$PACKAGE" | tail -n 1)
-	[ -n "$version" ] || die "the mirror has no package $PACKAGE; give CONFIG="
-	[ -e "$BASE/${PACKAGE}_${version}_amd64.deb" ] ||
-		step download "download $PACKAGE $version" apt_download "$PACKAGE" "$version" >&2
-	dpkg-deb --fsys-tarfile "$BASE/${PACKAGE}_${version}_amd64.deb" |
-		tar -xO "./usr/src/$PACKAGE/config.amd64_none_amd64.xz" | xz -d >"$DIR/debian-$version"
-	echo "$DIR/debian-$version"
-}
 
 # update NAME TREE: an oldconfig that takes the default for what is new
 update() {
@@ -45,7 +27,7 @@ new() {
 
 mkdir -p "$DIR"
 "$ROOT/scripts/unpatched.sh"
-config=${CONFIG:-$(debian_config)}
+config=${CONFIG:-$(debian_config amd64 "$DIR")}
 for name in unpatched src; do
 	new "$name" "$BUILD/$name" 2>/dev/null | grep -v '^#' | sort >"$DIR/$name.new"
 	step "oldconfig-$name" "olddefconfig, build/$name" update "$name" "$BUILD/$name"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Install the Debian packages that building and running need, and with an argument
 # those that the target of that name needs besides:
-# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt|coverage|kunit].  Does nothing, and
+# scripts/setup.sh [matrix|bench|vmm|check|mbox|quilt|coverage|kunit|deb].  Does nothing, and
 # needs no network, when all are there.
 
 # shellcheck source=scripts/common.sh
@@ -86,6 +86,22 @@ fi
 if [ "${1:-}" = vmm ]; then
 	packages='
 stress-ng	load in the guest of the guest
+'
+fi
+
+# for make deb only
+if [ "${1:-}" = deb ]; then
+	packages='
+dpkg-dev	build packages
+debhelper	build packages
+rsync		build packages
+kmod		build packages
+python3		kernel build
+libdw-dev	kernel build
+libssl-dev	kernel build (signatures of modules)
+xz-utils	compressed modules
+zstd		compressed kernel
+debootstrap	a Debian to install them into
 '
 fi
 

@@ -6,7 +6,8 @@
 # do without the other kernel.  So does DEBUG=kasan-fault, which runs the tests with
 # the kernel that has these fragments of config/.
 # STRESS=y adds what "make stress" runs, STOP=y ends the run at the first failure.
-# PLAN= names the run, and its logs.
+# PLAN= names the run, and its logs.  FIRST= is what the VM runs first, FILES= a
+# directory of what it has besides.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
@@ -79,6 +80,7 @@ factor=$(time_factor "${DEBUG:-}")
 mkdir -p "$OUT/vm"
 {
 	[ -z "${STOP:-}" ] || echo stop
+	[ -z "${FIRST:-}" ] || printf 'run\tfirst\t60\t%s\n' "$FIRST"
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}
 		row_plan "$row"
@@ -93,7 +95,7 @@ mkdir -p "$OUT/vm"
 } >"$plan"
 
 if [ -n "${DEBUG:-}${ROWS:-}${TESTS:-}" ]; then
-	exec "$ROOT/scripts/vm.sh" -p "$plan"
+	exec "$ROOT/scripts/vm.sh" -p "$plan" ${FILES:+-d "$FILES"}
 fi
 
 # All of it: one part that fails is not to keep the others from being run.
