@@ -43,7 +43,7 @@ configure_deb() {
 			done
 		} >"$DEB/lsmod"
 		kmake olddefconfig
-		yes '' | kmake LSMOD="$DEB/lsmod" localmodconfig
+		kmake LSMOD="$DEB/lsmod" localmodconfig < <(yes '')
 	fi
 	cd "$SRC" && scripts/kconfig/merge_config.sh -m -Q -O "$KERNEL" "$KERNEL/.config" \
 		"$ROOT/config/deb.config" || return
