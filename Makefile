@@ -20,6 +20,8 @@
 #:                   mistake at a time, each of which a test has to catch
 #:   make coverage   which lines and branches that the series adds or changes do
 #:                   the tests run?  Each that they don't run has to have a reason
+#:   make regress    run all selftests of the base on it and in each row, and compare;
+#:                   make regress-docs copies the table to docs/selftests.md
 #:   make shell      a shell in the VM, with KVM as row ROW=1 of vm/tests
 #:   make bench      measure what conversion costs: without the series, per VM, in
 #:                   place; make bench-docs copies the results to docs/bench
@@ -72,7 +74,7 @@ scripts := scripts
 steps := setup base queue kernel
 
 .DEFAULT_GOAL := help
-.PHONY: help $(steps) run test kunit stress mutants coverage shell bench bench-docs vmm deb oldconfig matrix tree export \
+.PHONY: help $(steps) run test kunit stress mutants coverage regress regress-docs shell bench bench-docs vmm deb oldconfig matrix tree export \
 	check bisect bases mbox quilt clean distclean
 .NOTPARALLEL:
 
@@ -116,6 +118,12 @@ mutants: setup queue
 coverage: setup queue
 	@$(scripts)/setup.sh coverage
 	@$(scripts)/coverage.sh
+
+regress: kernel
+	@$(scripts)/regress.sh
+
+regress-docs:
+	@$(scripts)/regress.sh -d
 
 shell: kernel
 	@$(scripts)/vm.sh -i -r $(or $(ROW),1)

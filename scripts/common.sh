@@ -177,24 +177,28 @@ copy_kernel() {
 		rm -f "$2.new"/*-id && mv "$2.new" "$2"
 }
 
-# meanwhile LOG-NAME COMMAND...: start COMMAND in the background, to build something
-# while the VM, which has use for little more than one CPU, runs.  The VM goes first.
+# meanwhile LOG-NAME COMMAND...: start COMMAND in the background, while the VM, which
+# has use for little more than one CPU, runs.  To build is to be done with nice: the VM
+# goes first.
 meanwhile() {
 	meanwhile_log=$LOG/$1.log
 	shift
-	setsid nice -n 19 "$@" >"$meanwhile_log" 2>&1 </dev/null &
+	setsid "$@" >"$meanwhile_log" 2>&1 </dev/null &
 	meanwhile=$!
 	trap 'kill -- "-$meanwhile" 2>/dev/null || true' EXIT
 }
 
-# wait_meanwhile: until that is done; fails, and says why, if it failed
+# wait_meanwhile: until that is done, and show what it said; fails if it failed
 wait_meanwhile() {
+	local status=0
+
 	# the rest of it can have all of the time
 	renice -n 0 -g "$meanwhile" >/dev/null 2>&1 || true
 	step wait "finish what was begun meanwhile" tail --pid="$meanwhile" -f /dev/null
 	trap - EXIT
-	wait "$meanwhile" || { cat "$meanwhile_log"; die "see above"; }
+	wait "$meanwhile" || status=$?
 	grep -vF ' ... ' "$meanwhile_log" || true
+	return "$status"
 }
 
 # selftests_id: changes if a test does, which the kernel's build-id does not

@@ -81,6 +81,8 @@ result() {
 		sub_skipped=('*')
 	elif [ -n "$sub_planned" ] && [ "$sub_planned" != "$sub_seen" ]; then
 		bad=y text="planned $sub_planned sub-tests and reported $sub_seen, $text"
+	elif [ "$sub_planned" = 0 ]; then
+		bad=y text="planned no sub-tests, $text"
 	elif [ "$sub_seen" -gt 0 ]; then
 		text="$sub_seen sub-tests, $text"
 	elif [ -z "$bad" ]; then

@@ -6,8 +6,9 @@
 # to run first; all others are run only if these notice nothing, and nothing more is
 # run once something has failed.  Without a mistake, none of them may fail.  Its
 # kernel is the one of "make test", or that with the fragments debug and fault of
-# config/, and only what a mistake changes is compiled.  A mutant that was caught is
-# not tried again until the kernel, the tests or the mutant change.
+# config/, which runs the KUnit tests, and only what a mistake changes is compiled.  A
+# mutant that was caught is not tried again until the kernel, the tests or the mutant
+# change.
 #
 # MUTANTS='zap-*' tries only those whose names match.
 
@@ -80,13 +81,13 @@ mutated() {
 	GMEM_OUT=$MUTANTS_OUT run_tests "$@"
 }
 
-# sound ROW [PROGRAM...]: run_tests without a mutant has to pass
+# sound ROW: run_tests without a mutant has to pass
 sound() {
 	local log=$LOG/mutant-none-${DEBUG:-plain}-$1.log start=$SECONDS stamp
 
-	stamp=$MUTANTS_OUT/sound-$(printf '%s\n' "$DEBUG" "$common_id" "$@" | sha256sum | cut -c1-16)
+	stamp=$MUTANTS_OUT/sound-$(printf '%s\n' "$DEBUG" "$common_id" "$1" | sha256sum | cut -c1-16)
 	[ ! -e "$stamp" ] || return 0
-	run_tests "$@" >"$log" 2>&1 || die "row $1 fails without a mutant, see ${log#"$ROOT/"}"
+	run_tests "$1" >"$log" 2>&1 || die "row $1 fails without a mutant, see ${log#"$ROOT/"}"
 	touch "$stamp"
 	say "row $1${DEBUG:+, $DEBUG} passes without a mutant: $((SECONDS - start)) s"
 }
@@ -156,12 +157,12 @@ for patch in "$ROOT"/mutants/*.patch; do
 done
 [ ${#patches[@]} -gt 0 ] || die "no mutant matches ${MUTANTS:-*}"
 
-# programs ROW DEBUG: those that mutants name, or "*" if one names none
-programs() {
+# needed ROW DEBUG: whether any mutant is for them
+needed() {
 	for patch in "${patches[@]}"; do
-		[ "$(field Rows "$patch") $(kernel "$patch")" != "$1 $2" ] ||
-			field Tests "$patch" | grep . || echo '*'
-	done | tr ' ' '\n' | sort -u | awk '{ print } $1 == "*" { exit }'
+		[ "$(field Rows "$patch") $(kernel "$patch")" != "$1 $2" ] || return 0
+	done
+	return 1
 }
 
 for DEBUG in '' debug-fault; do
@@ -182,12 +183,7 @@ trap restore EXIT
 for DEBUG in '' debug-fault; do
 	export DEBUG
 	for row in 1 2 3 4; do
-		mapfile -t names < <(programs "$row" "$DEBUG")
-		case ${names[*]} in
-		'') ;;
-		'*'*) sound "$row" ;;
-		*) sound "$row" "${names[@]}" ;;
-		esac
+		! needed "$row" "$DEBUG" || sound "$row"
 	done
 done
 

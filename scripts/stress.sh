@@ -97,10 +97,10 @@ passed=0 failed=0 skipped=0 operations=0
 printf '%-14s%-5s%-8s%6s%8s%8s%8s\n' kernel row result s passed failed skipped
 for ((k = 0; k < ${#selected[@]}; k++)); do
 	export DEBUG=${selected[k]}
-	[ "$k" = 0 ] || wait_meanwhile
+	[ "$k" = 0 ] || wait_meanwhile || die "cannot build it, see above"
 	if [ $((k + 1)) -lt ${#selected[@]} ]; then
 		mapfile -t next < <(variants "${selected[k + 1]}")
-		meanwhile stress-build "$ROOT/scripts/kernel.sh" "${next[@]}"
+		meanwhile stress-build nice -n 19 "$ROOT/scripts/kernel.sh" "${next[@]}"
 	fi
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}

@@ -43,14 +43,18 @@ TAP=$LOG/vm-$NAME.tap
 RESETS=$LOG/vm-$NAME.resets.log	# what QEMU knows of a machine that died silently
 mkdir -p "$VM"
 
-# static SOURCE: compile a program of ours for the VM
+# static SOURCE: compile a program of ours for the VM.  Another VM may be using it.
 static() {
-	gcc -Wall -Wextra -Werror -O2 -static -s -o "$VM/$(basename "$1" .c)" "$1"
+	local to
+
+	to=$VM/$(basename "$1" .c)
+	gcc -Wall -Wextra -Werror -O2 -static -s -o "$to-$NAME" "$1"
+	mv "$to-$NAME" "$to"
 }
 
 # initramfs PLAN FILE...: what the VM boots with
 initramfs() {
-	local root=$VM/root variant program module
+	local root=$VM/root-$NAME variant program module
 
 	rm -rf "$root"
 	mkdir -p "$root"/{bin,tests}
@@ -79,12 +83,16 @@ initramfs() {
 	{ grep -o '/tests/[^[:space:];|&]*' "$1" || true; } | sort -u | while read -r program; do
 		[ -x "$OUT$program" ] || continue
 		mkdir -p "$(dirname "$root$program")"
-		strip -o "$root$program" "$OUT$program"
+		case $program in
+		*.sh) cp "$OUT$program" "$root$program" ;;
+		*) strip -o "$root$program" "$OUT$program" ;;
+		esac
 	done
 	shift
 	[ $# = 0 ] || cp "$@" "$root/bin/"
 	[ -z "$dir" ] || cp -a "$dir/." "$root/"
-	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$VM/initramfs"
+	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$VM/initramfs-$NAME"
+	rm -rf "$root"
 }
 
 # variants PLAN: those whose modules it loads
@@ -135,7 +143,7 @@ qemu() {
 	exec setpriv --pdeathsig TERM timeout --foreground -k 10 "$limit" \
 		qemu-system-x86_64 -nodefaults -no-user-config -no-reboot -display none \
 		-machine q35 -accel "$accel" -cpu "$cpu" "${machine[@]}" \
-		-kernel "$kernel" -initrd "$VM/initramfs" \
+		-kernel "$kernel" -initrd "$VM/initramfs-$NAME" \
 		-d cpu_reset -D "$RESETS" \
 		-append "$append" \
 		"$@" 9>&-
