@@ -88,8 +88,12 @@ build() {
 
 	shift
 	mapfile -t options < <(sed -n 's/^#make //p' "$@")
+	# To also find what was compiled with a different configuration but comes out the
+	# same, ccache has to preprocess each file.  At first there's nothing to be found.
+	[ -e "$CCACHE_DIR/built-$variant" ] || export CCACHE_DEPEND=1
 	make -C "$SRC" O="$out" CC="ccache gcc" LOCALVERSION= -j"$(nproc)" "${options[@]}" \
-		vmlinux modules headers
+		vmlinux modules headers &&
+		touch "$CCACHE_DIR/built-$variant"
 }
 
 # What the configuration depends on: fragments and Kconfig files
