@@ -14,6 +14,8 @@
 
 rows=${ROWS:-1234}
 SELF_CHECKING=debug-fault
+# About half of the time that the tests take with that
+OTHERS='guest_memfd_conversion_limits_test|guest_memfd_conversion_races_test'
 
 if [ "$(tree_rows)" != 1234 ]; then
 	rows=$(tree_rows)
@@ -67,13 +69,23 @@ counters() {
 		'find /sys/kernel/debug/gcov -name "*.gcda" | while read -r f; do echo "gcda ${f#/sys/kernel/debug/gcov/}"; gzip -c <"$f" | base64; done'
 }
 
+# checking NUMBER PATTERN [COMMAND...]: the tests of row 1 that match, with the kernel
+# that checks itself, by way of a command
+checking() {
+	DEBUG=$SELF_CHECKING ROWS=1 TESTS=$2 PLAN=test-$SELF_CHECKING-$1 "${@:3}" "$0"
+}
+
 # programs: those to run, without arguments
 programs() {
 	selected | cut -d' ' -f3 | sort -u
 }
 
-programs | sed '\,^base/,d' | xargs -r "$ROOT/scripts/selftests.sh"
-programs | sed -n 's,^base/,,p' | xargs -r "$ROOT/scripts/unpatched.sh"
+build_programs() {
+	programs | sed '\,^base/,d' | xargs -r "$ROOT/scripts/selftests.sh"
+	programs | sed -n 's,^base/,,p' | xargs -r "$ROOT/scripts/unpatched.sh"
+}
+
+build_programs
 
 plan=$OUT/vm/${PLAN:-test}
 factor=$(time_factor "${DEBUG:-}")
@@ -104,20 +116,22 @@ rm -rf "$parts"
 mkdir "$parts"
 status=0
 if [[ $rows = *1* ]]; then
-	say "building kernel-n-$SELF_CHECKING, and running row 1 with it, meanwhile"
-	# shellcheck disable=SC2016 # the other shell expands this
-	COUNT_TO=$parts/checking ROWS=1 PLAN=test-$SELF_CHECKING meanwhile test-meanwhile \
-		bash -c 'nice -n 19 "$0/kernel.sh" "n-$1" && DEBUG=$1 "$0/test.sh"' \
-		"$ROOT/scripts" "$SELF_CHECKING"
+	say "building kernel-n-$SELF_CHECKING meanwhile"
+	meanwhile test-build nice -n 19 "$ROOT/scripts/kernel.sh" "n-$SELF_CHECKING"
 fi
 COUNT_TO=$parts/plain "$ROOT/scripts/vm.sh" -p "$plan" || status=1
 if [[ $rows = *1* ]]; then
-	say "Row 1 again, with kernel-n-$SELF_CHECKING:"
+	wait_meanwhile || status=1
+	# For neither of the two below to have anything left to build
+	DEBUG=$SELF_CHECKING build_programs
+	say "Row 1 again, with kernel-n-$SELF_CHECKING, in two VMs:"
+	COUNT_TO=$parts/others checking 2 "@($OTHERS)" meanwhile test-others
+	COUNT_TO=$parts/checking checking 1 "!($OTHERS)" || status=1
 	wait_meanwhile || status=1
 	COUNT_TO=$parts/kunit "$ROOT/scripts/kunit.sh" \
-		-l "$LOG/vm-test-$SELF_CHECKING.console.log" || status=1
+		-l "$LOG/vm-test-$SELF_CHECKING-1.console.log" || status=1
 fi
-for part in plain checking kunit; do
+for part in plain checking others kunit; do
 	# A part that did not get so far as to count
 	cat "$parts/$part" 2>/dev/null || [ "$status" = 0 ] || echo '0 1 0'
 done | awk '
