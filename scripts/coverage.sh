@@ -34,11 +34,11 @@ collect() {
 	local path=''
 
 	rm -rf "$DATA"
+	mkdir "$DATA"
+	(cd "$OUT" && find kernel-{n,y}-"$DEBUG" -name '*.gcno' -exec cp --parents {} "$DATA" \;)
 	sed -n '/^#start gcov/,/^ok/s/^# //p' "$LOG/vm-coverage.tap" | while read -r word rest; do
 		if [ "$word" = gcda ]; then
 			path=$DATA/${rest#"${OUT#/}/"}
-			mkdir -p "$(dirname "$path")"
-			cp "/${rest%.gcda}.gcno" "${path%.gcda}.gcno"
 			: >"$path.base64"
 		else
 			echo "$word" >>"$path.base64"
@@ -50,14 +50,16 @@ collect() {
 	done
 }
 
-# capture: all lines of all files that were counted, of both variants
+# capture: all lines of all files that can be counted, of both variants.  The module
+# for Intel isn't loaded, i.e. has no counters.
 capture() {
 	local lcov=(lcov --quiet --rc lcov_branch_coverage=1)
+	local from=(--capture --directory "$DATA" --base-directory "$OUT/kernel-n-$DEBUG")
 
-	"${lcov[@]}" --capture --directory "$DATA" --base-directory "$OUT/kernel-n-$DEBUG" \
-		--output-file "$COVERAGE/each.info" &&
-		"${lcov[@]}" --add-tracefile "$COVERAGE/each.info" \
-			--output-file "$COVERAGE/all.info"
+	"${lcov[@]}" "${from[@]}" --initial --output-file "$COVERAGE/none.info" &&
+		"${lcov[@]}" "${from[@]}" --output-file "$COVERAGE/each.info" &&
+		"${lcov[@]}" --add-tracefile "$COVERAGE/none.info" \
+			--add-tracefile "$COVERAGE/each.info" --output-file "$COVERAGE/all.info"
 }
 
 # changed: lines FILE NUMBER for all that the series adds or changes

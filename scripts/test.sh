@@ -25,7 +25,7 @@ fi
 # runs KIND: whether lines of this kind are for the kernel that runs the tests
 runs() {
 	case $1 in
-	test) return 0 ;;
+	test|module) return 0 ;;
 	long) [[ -z ${DEBUG:-} || -n ${STRESS:-} ]] ;;
 	test+*) [[ -${DEBUG:-}- = *-${1#test+}-* ]] ;;
 	stress) [ -n "${STRESS:-}" ] ;;
@@ -33,7 +33,8 @@ runs() {
 	esac
 }
 
-# selected: the tests to run, as lines ROWS SECONDS PROGRAM ARGUMENTS...
+# selected: the tests to run, as lines ROWS SECONDS PROGRAM ARGUMENTS..., where the
+# program may be a module: NAME.ko
 selected() {
 	local kind at seconds rest
 
@@ -46,6 +47,14 @@ selected() {
 			[ -e "$SRC/tools/testing/selftests/kvm/${rest%% *}.c" ] || continue
 		echo "$at $seconds $rest"
 	done <"$ROOT/vm/tests"
+}
+
+# how ROW COMMAND: what the VM's shell does for it
+how() {
+	case $2 in
+	*.ko) echo "insmod /modules/$(row_variant "$1")/$2 && rmmod ${2%.ko}" ;;
+	*) echo "/tests/$2" ;;
+	esac
 }
 
 # log_checks ROW: the lines of a plan that look at the kernel's log
@@ -77,7 +86,7 @@ checking() {
 
 # programs: those to run, without arguments
 programs() {
-	selected | cut -d' ' -f3 | sort -u
+	selected | cut -d' ' -f3 | grep -v '\.ko$' | sort -u
 }
 
 build_programs() {
@@ -99,8 +108,8 @@ mkdir -p "$OUT/vm"
 		log_checks "$row"
 		selected | while read -r at seconds command; do
 			[[ $at = *$row* ]] || continue
-			printf 'run\trow %s: %s\t%d\t/tests/%s\n' \
-				"$row" "$command" $((seconds * factor)) "$command"
+			printf 'run\trow %s: %s\t%d\t%s\n' \
+				"$row" "$command" $((seconds * factor)) "$(how "$row" "$command")"
 		done
 	done
 	counters

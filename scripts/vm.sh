@@ -73,7 +73,8 @@ initramfs() {
 	chmod +x "$root/bin/addr2line"
 	for variant in $(variants "$1"); do
 		mkdir -p "$root/modules/$variant"
-		for module in virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel}; do
+		for module in virt/lib/irqbypass arch/x86/kvm/{kvm,kvm-amd,kvm-intel} \
+			lib/test_maple_tree; do
 			program=$(basename "$module")
 			cp "$OUT/kernel-$variant/$module.ko" \
 				"$root/modules/$variant/${program//-/_}.ko"
