@@ -55,7 +55,7 @@ verdict() {
 		printf '%-8s%s (%s)\n' "$1" "$2" "$3"
 	fi
 	if [ "$1" = FAILED ] && [ "$show" = results ] && [ ${#details[@]} -gt 0 ]; then
-		printf '        | %s\n' "${details[@]}" | tail -n 50
+		printf '        | %.300s\n' "${details[@]}" | tail -n 50
 	fi
 }
 
