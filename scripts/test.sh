@@ -87,7 +87,7 @@ checking() {
 
 # programs: those to run, without arguments
 programs() {
-	selected | cut -d' ' -f3 | grep -v '\.ko$' | sort -u
+	selected | cut -d' ' -f3 | sed '/\.ko$/d' | sort -u
 }
 
 build_programs() {
