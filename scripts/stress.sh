@@ -2,9 +2,9 @@
 # Run the tests of vm/tests, and those for this purpose only, with kernels that
 # check themselves, and print a table.
 #
-# Each kernel and row of vm/tests is a run of its own.  One that passed is not run
-# again until anything that it depends on changes.  While the VM runs one kernel, the
-# next one is built.
+# Each kernel and row of vm/tests is a run of its own, in a VM of its own; two of them
+# run side by side.  One that passed is not run again until anything that it depends on
+# changes.  Meanwhile the next kernel is built, with the time that is left.
 #
 # KERNELS='kasan*' runs only kernels that match, ROWS=1 only that row,
 # TESTS='guest_memfd*' only programs that match.
@@ -43,11 +43,13 @@ operations() {
 		END { print n + 0 }' "$ROOT/vm/tests"
 }
 
-# run: one row with one kernel; its output is in the log
+# run: one row with one kernel; its output is in the log.  Prints the line for it, and
+# writes the counts to the file beside the stamp.
 run() {
 	local log=$LOG/stress-$DEBUG-$row.log stamp=$STAMPS/$DEBUG-$row start=$SECONDS
 	local id line verdict=ok text=''
 
+	rm -f "$stamp.counts"
 	id=$(run_id | sha256sum)
 	if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$id" ]; then
 		line=$(sed -n 2p "$stamp")
@@ -66,12 +68,22 @@ run() {
 	fi
 	read -r p _ f _ s _ <<<"$line"
 	[ "$verdict" = ok ] || [ "$f" -gt 0 ] || f=1
-	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-	[ "$verdict" != ok ] || [ "${TESTS:-*}" != '*' ] || operations=$((operations + $(operations)))
+	operations=0
+	[ "$verdict" != ok ] || [ "${TESTS:-*}" != '*' ] || operations=$(operations)
+	echo "$p $f $s $operations" >"$stamp.counts"
 	printf '%-14s%-5s%-8s%6s%8s%8s%8s  %s\n' "$DEBUG" "$row" "$verdict" \
 		$((SECONDS - start)) "$p" "$f" "$s" "$text"
 	[ "$verdict" = ok ] || grep -E '^(FAILED|error: )|^The kernel complained' -A 6 "$log" |
 		head -n 40 | sed 's/^/    /'
+}
+
+# stop: what is running in the background
+stop() {
+	local pid
+
+	for pid in "${pids[@]}" ${meanwhile:-}; do
+		kill -- "-$pid" 2>/dev/null || true
+	done
 }
 
 # variants DEBUG: the kernels that its rows need
@@ -102,10 +114,28 @@ for ((k = 0; k < ${#selected[@]}; k++)); do
 		mapfile -t next < <(variants "${selected[k + 1]}")
 		meanwhile stress-build nice -n 19 "$ROOT/scripts/kernel.sh" "${next[@]}"
 	fi
-	for ((i = 0; i < ${#rows}; i++)); do
-		row=${rows:i:1}
-		variant=$(row_variant "$row")
-		run
+	# For none of the rows to have anything left to build
+	ROWS=$rows STRESS=y BUILD_ONLY=y "$ROOT/scripts/test.sh" >"$LOG/stress-tests.log" 2>&1 ||
+		die "cannot build the tests, see ${LOG#"$ROOT/"}/stress-tests.log"
+	for ((i = 0; i < ${#rows}; i += 2)); do
+		pids=()
+		trap stop EXIT
+		# Jobs have a process group each then, to stop all of it
+		set -m
+		for row in $(fold -w 1 <<<"${rows:i:2}"); do
+			variant=$(row_variant "$row")
+			run >"$STAMPS/$DEBUG-$row.line" &
+			pids+=($!)
+		done
+		set +m
+		wait "${pids[@]}" || true
+		pids=()
+		for row in $(fold -w 1 <<<"${rows:i:2}"); do
+			cat "$STAMPS/$DEBUG-$row.line"
+			read -r p f s o <"$STAMPS/$DEBUG-$row.counts"
+			passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+			operations=$((operations + o))
+		done
 	done
 done
 [ $((passed + failed)) -gt 0 ] || die "no row of $rows was run"

@@ -5,7 +5,8 @@
 # ROWS=13 runs only those rows, TESTS='guest_memfd*' only programs that match.  Both
 # do without the other kernel.  So does DEBUG=kasan-fault, which runs the tests with
 # the kernel that has these fragments of config/.
-# STRESS=y adds what "make stress" runs, STOP=y ends the run at the first failure.
+# STRESS=y adds what "make stress" runs, STOP=y ends the run at the first failure,
+# BUILD_ONLY=y just builds the programs.
 # PLAN= names the run, and its logs.  FIRST= is what the VM runs first, FILES= a
 # directory of what it has besides.
 
@@ -96,6 +97,7 @@ build_programs() {
 }
 
 build_programs
+[ -z "${BUILD_ONLY:-}" ] || exit 0
 
 plan=$OUT/vm/${PLAN:-test}
 factor=$(time_factor "${DEBUG:-}")
