@@ -177,6 +177,40 @@ copy_kernel() {
 		rm -f "$2.new"/*-id && mv "$2.new" "$2"
 }
 
+# stop_background: what runs there, each with a process group of its own
+beside=() meanwhile=''
+stop_background() {
+	local pid
+
+	for pid in "${beside[@]}" $meanwhile; do
+		kill -- "-$pid" 2>/dev/null || true
+	done
+}
+
+# side_by_side COMMAND ARGUMENT...: run COMMAND with each argument, two at a time;
+# fails if one failed
+side_by_side() {
+	local command=$1 argument pid status=0
+
+	shift
+	trap stop_background EXIT
+	while [ $# -gt 0 ]; do
+		# Gives jobs a process group
+		set -m
+		for argument in "${@:1:2}"; do
+			"$command" "$argument" </dev/null &
+			beside+=($!)
+		done
+		set +m
+		for pid in "${beside[@]}"; do
+			wait "$pid" || status=1
+		done
+		beside=()
+		shift $(($# > 1 ? 2 : 1))
+	done
+	return "$status"
+}
+
 # meanwhile LOG-NAME COMMAND...: start COMMAND in the background, while the VM, which
 # has use for little more than one CPU, runs.  To build is to be done with nice: the VM
 # goes first.
@@ -185,7 +219,7 @@ meanwhile() {
 	shift
 	setsid "$@" >"$meanwhile_log" 2>&1 </dev/null &
 	meanwhile=$!
-	trap 'kill -- "-$meanwhile" 2>/dev/null || true' EXIT
+	trap stop_background EXIT
 }
 
 # wait_meanwhile: until that is done, and show what it said; fails if it failed
@@ -195,8 +229,8 @@ wait_meanwhile() {
 	# the rest of it can have all of the time
 	renice -n 0 -g "$meanwhile" >/dev/null 2>&1 || true
 	step wait "finish what was begun meanwhile" tail --pid="$meanwhile" -f /dev/null
-	trap - EXIT
 	wait "$meanwhile" || status=$?
+	meanwhile=''
 	grep -vF ' ... ' "$meanwhile_log" || true
 	return "$status"
 }

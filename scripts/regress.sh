@@ -273,10 +273,13 @@ TREE=build/unpatched "$ROOT/scripts/kernel.sh" y
 adapted >"$REGRESS/adapted"
 xargs "$ROOT/scripts/selftests.sh" <"$REGRESS/adapted"
 
-for where in base "${rows[@]}"; do
-	say "$where:"
-	run "$where" "${programs[@]}" || die "see above"
-done
+# run_all WHERE
+run_all() {
+	run "$1" "${programs[@]}" >"$LOG/regress-$1.log" 2>&1 || die "see ${LOG#"$ROOT/"}/regress-$1.log"
+	say "$1: run after $SECONDS s"
+}
+
+side_by_side run_all base "${rows[@]}" || die "not all of it was run"
 
 nr_failed=0
 : >"$REGRESS/base.again"

@@ -43,12 +43,13 @@ operations() {
 		END { print n + 0 }' "$ROOT/vm/tests"
 }
 
-# run: one row with one kernel; its output is in the log.  Prints the line for it, and
-# writes the counts to the file beside the stamp.
+# run ROW: one row with one kernel; its output is in the log.  The line for it, and the
+# counts, come to files beside the stamp.
 run() {
-	local log=$LOG/stress-$DEBUG-$row.log stamp=$STAMPS/$DEBUG-$row start=$SECONDS
-	local id line verdict=ok text=''
+	local row=$1 log=$LOG/stress-$DEBUG-$1.log stamp=$STAMPS/$DEBUG-$1 start=$SECONDS
+	local variant id line verdict=ok text=''
 
+	variant=$(row_variant "$row")
 	rm -f "$stamp.counts"
 	id=$(run_id | sha256sum)
 	if [ "$(head -n 1 "$stamp" 2>/dev/null)" = "$id" ]; then
@@ -71,19 +72,12 @@ run() {
 	operations=0
 	[ "$verdict" != ok ] || [ "${TESTS:-*}" != '*' ] || operations=$(operations)
 	echo "$p $f $s $operations" >"$stamp.counts"
-	printf '%-14s%-5s%-8s%6s%8s%8s%8s  %s\n' "$DEBUG" "$row" "$verdict" \
-		$((SECONDS - start)) "$p" "$f" "$s" "$text"
-	[ "$verdict" = ok ] || grep -E '^(FAILED|error: )|^The kernel complained' -A 6 "$log" |
-		head -n 40 | sed 's/^/    /'
-}
-
-# stop: what is running in the background
-stop() {
-	local pid
-
-	for pid in "${pids[@]}" ${meanwhile:-}; do
-		kill -- "-$pid" 2>/dev/null || true
-	done
+	{
+		printf '%-14s%-5s%-8s%6s%8s%8s%8s  %s\n' "$DEBUG" "$row" "$verdict" \
+			$((SECONDS - start)) "$p" "$f" "$s" "$text"
+		[ "$verdict" = ok ] || grep -E '^(FAILED|error: )|^The kernel complained' -A 6 "$log" |
+			head -n 40 | sed 's/^/    /'
+	} >"$stamp.line"
 }
 
 # variants DEBUG: the kernels that its rows need
@@ -117,25 +111,13 @@ for ((k = 0; k < ${#selected[@]}; k++)); do
 	# For none of the rows to have anything left to build
 	ROWS=$rows STRESS=y BUILD_ONLY=y "$ROOT/scripts/test.sh" >"$LOG/stress-tests.log" 2>&1 ||
 		die "cannot build the tests, see ${LOG#"$ROOT/"}/stress-tests.log"
-	for ((i = 0; i < ${#rows}; i += 2)); do
-		pids=()
-		trap stop EXIT
-		# Jobs have a process group each then, to stop all of it
-		set -m
-		for row in $(fold -w 1 <<<"${rows:i:2}"); do
-			variant=$(row_variant "$row")
-			run >"$STAMPS/$DEBUG-$row.line" &
-			pids+=($!)
-		done
-		set +m
-		wait "${pids[@]}" || true
-		pids=()
-		for row in $(fold -w 1 <<<"${rows:i:2}"); do
-			cat "$STAMPS/$DEBUG-$row.line"
-			read -r p f s o <"$STAMPS/$DEBUG-$row.counts"
-			passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-			operations=$((operations + o))
-		done
+	mapfile -t each < <(fold -w 1 <<<"$rows")
+	side_by_side run "${each[@]}" || true	# what failed is counted
+	for row in "${each[@]}"; do
+		cat "$STAMPS/$DEBUG-$row.line"
+		read -r p f s o <"$STAMPS/$DEBUG-$row.counts"
+		passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+		operations=$((operations + o))
 	done
 done
 [ $((passed + failed)) -gt 0 ] || die "no row of $rows was run"
