@@ -322,9 +322,12 @@ check_harness() {
 	local compiler file
 
 	export_headers || return
+	# What vm/guide.c includes
+	guide_code 'Moving a VMM from per-VM attributes' >"$CHECK/porting-guide.h"
 	for compiler in gcc "clang$LLVM"; do
 		for file in vm/*.c examples/*.c; do
-			"$compiler" -std=gnu11 -Wall -Wextra -O2 -isystem "$CHECK/uapi/usr/include" \
+			"$compiler" -std=gnu11 -Wall -Wextra -O2 -I "$CHECK" \
+				-isystem "$CHECK/uapi/usr/include" \
 				-c -o /dev/null "$file" 2>&1 |
 				sed -n "s/^\(.*\(error\|warning\):.*\)/\1 ($compiler)/p" || true
 		done

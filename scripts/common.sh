@@ -261,3 +261,13 @@ complain() {
 	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$1"
 	return 1
 }
+
+# guide_code HEADING: the C code in a section of the guide for authors of VMMs
+guide_code() {
+	awk -v heading="$1" '
+		$0 == heading { on = 1; getline; next }
+		/^=+$/ { on = 0 }
+		/^\.\. code-block:: c$/ { block = on; next }
+		/^[^ ]/ { block = 0 }
+		block { sub(/^  /, ""); print }' "$SRC/Documentation/virt/kvm/guest-memfd.rst"
+}

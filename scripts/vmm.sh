@@ -23,7 +23,6 @@ LIBS=lib/x86_64-linux-gnu
 LINKER=$LIBS/ld-linux-x86-64.so.2
 SECONDS_LIMIT=400
 ADD=$OUT/vmm/root
-GUIDE=$SRC/Documentation/virt/kvm/guest-memfd.rst
 
 # run ROOT PROGRAM ARGUMENT...: with the dynamic linker and libraries of ROOT
 run() {
@@ -67,20 +66,10 @@ guest() {
 	strip -o "$ADD/guest/vmlinux" "$OUT/kernel-n/vmlinux"
 }
 
-# code HEADING: the C code in a section of the guide
-code() {
-	awk -v heading="$1" '
-		$0 == heading { on = 1; getline; next }
-		/^=+$/ { on = 0 }
-		/^\.\. code-block:: c$/ { block = on; next }
-		/^[^ ]/ { block = 0 }
-		block { sub(/^  /, ""); print }' "$GUIDE"
-}
-
 # guide: the programs in it
 guide() {
-	code 'Moving a VMM from per-VM attributes' >"$OUT/vmm/porting-guide.h"
-	code Example >"$OUT/vmm/guide-example.c"
+	guide_code 'Moving a VMM from per-VM attributes' >"$OUT/vmm/porting-guide.h"
+	guide_code Example >"$OUT/vmm/guide-example.c"
 	compile -I"$OUT/vmm" -o "$ADD/bin/guide" "$ROOT/vm/guide.c"
 	compile -o "$ADD/bin/guide-example" "$OUT/vmm/guide-example.c"
 }
