@@ -253,10 +253,10 @@ release() {
 
 # complain LOG: fails, and shows it, if a kernel's log has what is in vm/problems
 complain() {
-	local first
+	local first list=$ROOT/vm/problems
 
-	first=$(grep -v '^#' "$ROOT/vm/problems" | grep . |
-		grep -m 1 -nE -f - "$1" | cut -d: -f1) || return 0
+	first=$(grep -nE -f <(grep -vE '^(#|except |$)' "$list") "$1" |
+		grep -vE -f <(sed -n 's/^except //p' "$list") | cut -d: -f1 | sed -n 1p) || return 0
 	say "The kernel complained:"
 	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$1"
 	return 1

@@ -60,8 +60,8 @@ static FILE *tap;
 static int nr_results;
 static bool stop_at_failure;
 
-static regex_t problems[MAX_PROBLEMS];
-static int nr_problems;
+static regex_t problems[MAX_PROBLEMS], exceptions[MAX_PROBLEMS];
+static int nr_problems, nr_exceptions;
 static int kmsg;
 
 static const char *vendor_module;
@@ -152,14 +152,20 @@ static void mount_all(void)
 static void read_problems(void)
 {
 	FILE *f = fopen("/problems", "r");
+	const char except[] = "except ";
 	char line[256];
 
 	while (f && fgets(line, sizeof(line), f)) {
+		bool exception = !strncmp(line, except, strlen(except));
+		const char *pattern = exception ? line + strlen(except) : line;
+		regex_t *list = exception ? exceptions : problems;
+		int *nr = exception ? &nr_exceptions : &nr_problems;
+
 		line[strcspn(line, "\n")] = 0;
 		if (!line[0] || line[0] == '#')
 			continue;
-		if (nr_problems == MAX_PROBLEMS ||
-		    regcomp(&problems[nr_problems++], line, REG_EXTENDED | REG_NOSUB))
+		if (*nr == MAX_PROBLEMS ||
+		    regcomp(&list[(*nr)++], pattern, REG_EXTENDED | REG_NOSUB))
 			bail_out("/problems: cannot use \"%s\"", line);
 	}
 	if (!nr_problems)
@@ -183,6 +189,14 @@ static void __attribute__((format(printf, 1, 2))) note(const char *fmt, ...)
 	va_end(args);
 	if (write(kmsg, text, strlen(text)) < 0)
 		bail_out("cannot write to /dev/kmsg: %s", strerror(errno));
+}
+
+static bool matches(const char *text, const regex_t *list, int nr)
+{
+	for (int i = 0; i < nr; i++)
+		if (!regexec(&list[i], text, 0, NULL, 0))
+			return true;
+	return false;
 }
 
 /*
@@ -209,12 +223,9 @@ static const char *kernel_problem(void)
 			continue;
 		text++;
 		text[strcspn(text, "\n")] = 0;
-		for (int i = 0; i < nr_problems; i++) {
-			if (!regexec(&problems[i], text, 0, NULL, 0)) {
-				snprintf(found, sizeof(found), "%s", text);
-				break;
-			}
-		}
+		if (matches(text, problems, nr_problems) &&
+		    !matches(text, exceptions, nr_exceptions))
+			snprintf(found, sizeof(found), "%s", text);
 	}
 	return found[0] ? found : NULL;
 }
