@@ -255,7 +255,7 @@ release() {
 complain() {
 	local first list=$ROOT/vm/problems
 
-	first=$(grep -nE -f <(grep -vE '^(#|except |$)' "$list") "$1" |
+	first=$(tr -d '\r' <"$1" | grep -nE -f <(grep -vE '^(#|except |$)' "$list") |
 		grep -vE -f <(sed -n 's/^except //p' "$list") | cut -d: -f1 | sed -n 1p) || return 0
 	say "The kernel complained:"
 	sed -n "$((first > 2 ? first - 2 : 1)),$((first + 57))s/^/    /p" "$1"
