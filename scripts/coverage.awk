@@ -97,7 +97,7 @@ function line(number, count,	i, best, fn, text, rule) {
 	text = source(file, number)
 	for (i = 1; i <= n_rules; i++) {
 		if (rule_file[i] == name && (rule_function[i] == fn || rule_function[i] == "*") &&
-		    (rule_text[i] == "*" || index(text, rule_text[i]))) {
+		    (rule_text[i] == "*" || !used[i] && index(text, rule_text[i]))) {
 			rule = i
 			break
 		}

@@ -23,13 +23,17 @@ if [ "$(tree_rows)" != 1234 ]; then
 	say "this tree does not have all options yet: only rows $rows can run"
 fi
 
-# runs KIND: whether lines of this kind are for the kernel that runs the tests
+# for_kernel KIND+FRAGMENT: whether the kernel that runs the tests has the fragment
+for_kernel() {
+	[[ $1 != *+* || -${DEBUG:-}- = *-${1#*+}-* ]]
+}
+
+# runs KIND: whether programs of this kind are for the kernel that runs the tests
 runs() {
 	case $1 in
-	test) return 0 ;;
+	test | test+*) for_kernel "$1" ;;
 	module) [ -z "${DEBUG:-}" ] ;;
 	long) [[ -z ${DEBUG:-} || -n ${STRESS:-} ]] ;;
-	test+*) [[ -${DEBUG:-}- = *-${1#test+}-* ]] ;;
 	stress) [ -n "${STRESS:-}" ] ;;
 	*) return 1 ;;
 	esac
@@ -64,7 +68,8 @@ log_checks() {
 	local kind at count text
 
 	while read -r kind at count text; do
-		[[ $kind = log && $at = *$1* && -z ${TESTS:-} ]] || continue
+		[[ ${kind%+*} = log && $at = *$1* && -z ${TESTS:-} ]] || continue
+		for_kernel "$kind" || continue
 		# init writes the name to the log, i.e. it can't have the text
 		# shellcheck disable=SC2016 # the shell in the VM expands this
 		printf 'run\trow %s: log\t10\tn=$(dmesg | grep -c "%s"); echo "%s: wanted %s messages, got $n"; [ "$n" = %s ]\n' \
