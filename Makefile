@@ -13,7 +13,7 @@
 #:   make test       run the tests, in each configuration of vm/tests, and those of
 #:                   row 1 and the KUnit tests with a kernel that checks itself
 #:   make kunit      run the KUnit tests, in a kernel and a VM of their own
-#:   make stress     the same and more, with kernels that find misuse of locks, of
+#:   make stress     the tests for longer, with kernels that find misuse of locks, of
 #:                   memory, leaks and data races; each run is repeated only if
 #:                   something changed
 #:   make mutants    does "make test" notice if the series is wrong?  One small
@@ -65,6 +65,10 @@
 #:                   config/, such as debug-fault or kasan-fault
 #:   KERNELS='ka*'   stress only kernels that match
 #:   MUTANTS='zap-*' only mutants that match
+#:   CHECKS='sp*'    check: only those that match
+#:   BASES='*orig*'  bases: only those that match; SMOKE=n only applies the series
+#:   CONFIG=         deb, oldconfig: start from this configuration, not Debian's
+#:   FULL=y          deb: leave out no driver
 #:   SLOW=3          let everything in the VM take so many times as long, on a machine
 #:                   that is slow or busy
 #:   ACCEL=tcg|kvm   how to run the VM; by default KVM if a trial shows that

@@ -63,6 +63,8 @@ debian_config() {
 	[ -e "$BASE/${package}_${version}_amd64.deb" ] ||
 		step download "download $package $version" apt_download "$package" "$version" >&2
 	dpkg-deb --fsys-tarfile "$BASE/${package}_${version}_amd64.deb" |
-		tar -xO "./usr/src/$package/config.amd64_none_$1.xz" | xz -d >"$2/debian-$version"
+		tar -xO "./usr/src/$package/config.amd64_none_$1.xz" | xz -d >"$2/debian-$version.new" ||
+		die "$package $version has no configuration $1; give CONFIG="
+	mv "$2/debian-$version.new" "$2/debian-$version" || die "cannot write to $2"
 	echo "$2/debian-$version"
 }

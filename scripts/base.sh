@@ -103,12 +103,10 @@ fi
 recorded=$(git -C "$REPO" tag -l --format='%(contents:subject)' base 2>/dev/null || true)
 
 # What is there stays the base, until KERNEL_SRC says otherwise.
-case ${KERNEL_SRC:+given}$recorded in
-"$PACKAGE "*)
+if [ -z "${KERNEL_SRC:-}" ] && [ -n "$recorded" ]; then
 	say "base: $recorded"
 	exit
-	;;
-esac
+fi
 [ -n "${KERNEL_SRC:-}" ] || fetch_package
 id=$(source_id)
 if [ "$id" != "$recorded" ]; then

@@ -10,6 +10,7 @@
 # shellcheck source=scripts/apt.sh
 . "$ROOT/scripts/apt.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 PACKAGE=linux-source-7.3
 BASES_DIR=$BUILD/bases
@@ -19,7 +20,7 @@ BASES_DIR=$BUILD/bases
 available() {
 	local version
 
-	apt_versions "$PACKAGE" | grep -v '~rc' | while read -r version; do
+	apt_versions "$PACKAGE" | sed '/~rc/d' | while read -r version; do
 		echo "${PACKAGE}_${version}_all.deb $version"
 	done
 	apt-cache showsrc linux | sed -n 's/^Version: \(7\.3\..*\)/\1/p' | sort -Vu |
@@ -32,7 +33,10 @@ available() {
 download() {
 	case $1 in
 	*.deb) apt_download "$PACKAGE" "$2" "$BASES_DIR" ;;
-	*) cd "$BASES_DIR" && apt-get source --download-only --tar-only "linux=$2" ;;
+	*)
+		rm -rf "$BASES_DIR/partial" && mkdir "$BASES_DIR/partial" && cd "$BASES_DIR/partial" &&
+			apt-get source --download-only --tar-only "linux=$2" && mv -- "$1" "$BASES_DIR/"
+		;;
 	esac
 }
 

@@ -10,6 +10,7 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 # selected NUMBER: whether PATCHES= has it
 selected() {

@@ -12,6 +12,7 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 # For what it exports, fragments and configure
 # shellcheck source=scripts/kernel.sh
@@ -65,8 +66,8 @@ new() {
 	fi
 	"$@" "$REPO" | awk '
 		{ key = $0; gsub(/:[0-9]+/, ":", key); gsub(/line [0-9]+/, "line", key) }
-		NR == FNR { known[key]++; next }
-		known[key]-- <= 0' "$base" -
+		!series { known[key]++; next }
+		known[key]-- <= 0' "$base" series=1 -
 }
 
 base_id() {
@@ -197,7 +198,8 @@ compile() {
 	mapfile -t targets < <(touched "$tree" '^lib/.*\.c$' | sed 's/c$/o/')
 	set_up "$tree" "$out" "$compiler" "$variant" || return
 	find "$out"/{arch/$arch/kvm,virt,lib} -name '*.o' -delete 2>/dev/null || true
-	kmake "$tree" "$out" "$compiler" -k W=1 "${@:4}" "arch/$arch/kvm/" "${targets[@]}"
+	kmake "$tree" "$out" "$compiler" -k W=1 "${@:4}" "arch/$arch/kvm/" "${targets[@]}" || return
+	[ -e "$out/virt/kvm/guest_memfd.o" ] || { echo "the configuration has no guest_memfd"; return 1; }
 }
 
 # compiled TREE COMPILER VARIANT [C=2]: the same as messages
@@ -315,7 +317,7 @@ check_abi() {
 }
 
 check_shellcheck() {
-	shellcheck -x -f gcc scripts/*.sh .ci/run || true
+	shellcheck -x -f gcc scripts/*.sh vm/qemu-* .ci/run || true
 }
 
 check_harness() {
@@ -342,8 +344,9 @@ check_id() {
 	case $1 in
 	checkpatch|messages) cat patches/*.patch ;;
 	codespell) git ls-files -z -- ':!docs/bench/*.[cps]*g' | xargs -0 cat ;;
-	shellcheck|harness) cat scripts/*.sh .ci/run vm/*.c examples/* ;;&
+	shellcheck|harness) cat scripts/*.sh .ci/run vm/qemu-* vm/*.c examples/* ;;&
 	abi) cat scripts/abi.c ;;&
+	harness) git -C "$REPO" rev-parse HEAD:Documentation/virt/kvm/guest-memfd.rst ;;&
 	harness|uapi|abi) git -C "$REPO" rev-parse HEAD:include/uapi HEAD:arch/x86/include/uapi HEAD:usr ;;
 	selftests) git -C "$REPO" rev-parse HEAD:tools HEAD:include/uapi HEAD:arch/x86/include/uapi ;;
 	shellcheck) ;;
@@ -380,7 +383,8 @@ run_check() {
 		(set +e; cd "$ROOT"; "check_$1") >"$CHECK/$1.found" 2>"$LOG/check-$1.err" </dev/null ||
 			echo "check_$1 failed: $(tail -n 1 "$LOG/check-$1.err")" >>"$CHECK/$1.found"
 		seconds=$((SECONDS - start))
-		echo "$id" >"$CHECK/$1.id"
+		grep -qE "^check_$1 failed|failed, see |^error: " "$CHECK/$1.found" ||
+			echo "$id" >"$CHECK/$1.id"
 	fi
 	filtered "$1" >"$CHECK/$1.bad"
 	excepted=$(($(wc -l <"$CHECK/$1.found") - $(wc -l <"$CHECK/$1.left")))
@@ -399,7 +403,7 @@ printf '%-12s%-52s%-8s%5s%6s%7s\n' check 'of what' result s found except
 while IFS=$'\t' read -r name text; do
 	# shellcheck disable=SC2053 # CHECKS is a pattern
 	[[ -n $name && $name = ${CHECKS:-*} ]] || continue
-	if run_check "$name" "${text##*$'\t'}"; then
+	if run_check "$name" "$text"; then
 		passed=$((passed + 1))
 	else
 		failed=$((failed + 1))

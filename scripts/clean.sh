@@ -5,8 +5,12 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 
+# Most of that Debian belongs to root
+for system in "$OUT"/deb/root{,.new}; do
+	[ ! -e "$system" ] || as_root rm -rf --one-file-system "$system"
+done
 if [ "${1:-}" != all ]; then
-	rm -rf "$OUT"/{kernel-*,uapi,tests,examples,vm,vmm,kunit,log,matrix,bench,stress,mutants,coverage,oldconfig,check,smoke-passed,mbox,quilt,tree-*}
+	rm -rf "$OUT"/{kernel-*,uapi,tests,examples,vm,vmm,kunit,log,matrix,bench,stress,mutants,coverage,oldconfig,check,smoke-passed,mbox,quilt,tree-*,deb,regress,run,run.svg,bases}
 	exit
 fi
 if git -C "$REPO" rev-parse -q --verify refs/heads/series >/dev/null 2>&1 &&

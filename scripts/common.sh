@@ -3,7 +3,7 @@
 # What the scripts share: where things are, how they speak, and how they run a
 # step that takes long.
 #
-# SRC is the source tree that is built: build/src, to which apply.sh applies
+# SRC is the source tree that is built: build/src, to which queue.sh applies
 # patches/, or another one (TREE=), for a developer.  Everything built from a
 # tree is below OUT; mutants.sh has one of its own.
 
@@ -57,6 +57,22 @@ if [ -z "${GMEM_LOCK:-}" ]; then
 	fi
 	export GMEM_LOCK=$OUT
 fi
+
+# patches_only: for what looks at patches/ and builds them, whatever TREE= says
+patches_only() {
+	[ -z "${TREE:-}" ] || die "this is for patches/, not for TREE=; run make export first"
+}
+
+# as_root COMMAND...: with sudo, which asks before a step hides what it says
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		die "only root can do this: $*"
+	fi
+}
 
 # step LOG-NAME TEXT COMMAND...: run COMMAND with its output in a log, show how
 # long it takes, and if it fails, what matters of the log.

@@ -13,6 +13,7 @@
 # shellcheck source=scripts/apt.sh
 . "$ROOT/scripts/apt.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 # For what it exports, check_config and build_id
 # shellcheck source=scripts/kernel.sh
@@ -27,14 +28,14 @@ DEBIAN=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 MODULES='ccp irqbypass kvm kvm-amd kvm-intel hwpoison-inject'
 
 kmake() {
-	make -C "$SRC" O="$KERNEL" ARCH=x86_64 CC="ccache gcc" LOCALVERSION= -j"$(nproc)" "$@"
+	make -C "$SRC" O="$KERNEL" ARCH=x86_64 CC="ccache gcc" HOSTCC="ccache gcc" LOCALVERSION= \
+		-j"$(nproc)" "$@"
 }
 
 configure_deb() {
 	local module
 
-	rm -f "$KERNEL/.config"
-	cp "$1" "$KERNEL/.config"
+	cp -f "$1" "$KERNEL/.config" || return
 	if [ "${FULL:-}" != y ]; then
 		{
 			echo 'Module Size Used by'
@@ -42,8 +43,8 @@ configure_deb() {
 				echo "${module//-/_} 1 0"
 			done
 		} >"$DEB/lsmod"
-		kmake olddefconfig
-		kmake LSMOD="$DEB/lsmod" localmodconfig < <(yes '')
+		kmake olddefconfig &&
+			kmake LSMOD="$DEB/lsmod" localmodconfig < <(yes '') || return
 	fi
 	cd "$SRC" && scripts/kconfig/merge_config.sh -m -Q -O "$KERNEL" "$KERNEL/.config" \
 		"$ROOT/config/deb.config" || return
@@ -65,14 +66,11 @@ debian() {
 	# shellcheck disable=SC2016 # apt expands these
 	mirror=$(env -u APT_CONFIG apt-get indextargets --format '$(LABEL)|$(COMPONENT)|$(SITE)' \
 		'Created-By: Packages' | sed -n 's/^Debian|main|//p' | head -n 1)
-	as_root rm -rf "$SYSTEM" "$SYSTEM.new" &&
+	[ -n "$mirror" ] || die "apt knows no Debian mirror; run apt-get update as root"
+	as_root rm -rf --one-file-system "$SYSTEM" "$SYSTEM.new" &&
 		as_root debootstrap --variant=minbase --include=kmod,linux-base "$DEBIAN" \
 			"$SYSTEM.new" "$mirror" &&
 		as_root mv "$SYSTEM.new" "$SYSTEM"
-}
-
-as_root() {
-	if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
 # install_packages: as dpkg does it
@@ -124,6 +122,8 @@ if [ "$(cat "$DEB/build-id" 2>/dev/null)" != "$id" ]; then
 	echo "$id" >"$DEB/build-id"
 fi
 RELEASE=$(cat "$KERNEL/include/config/kernel.release")
+[ "$(id -u)" = 0 ] || say "To install them into ${SYSTEM#"$ROOT"/} takes root:"
+as_root true
 [ -e "$SYSTEM" ] || step deb-debian "install Debian ($DEBIAN) into ${SYSTEM#"$ROOT"/}" debian
 step deb-install "install packages there" install_packages
 variant

@@ -14,6 +14,7 @@ TIP=refs/heads/series
 NEW=$BUILD/patches.new
 LINUX=$BUILD/linux
 
+[ -e "$REPO" ] || die "there is no kernel source yet; run: make tree"
 cd "$REPO"
 git rev-parse -q --verify "$TIP" >/dev/null ||
 	die "there is no branch \"series\" yet; run: make tree"

@@ -15,7 +15,7 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
-[ -z "${TREE:-}" ] || die "make mutants is for patches/, not for TREE=; run make export first"
+patches_only
 
 # build/src is changed for each mutant.  Until the change is undone, this makes
 # queue.sh undo it, should that not happen here.

@@ -20,7 +20,7 @@
 
 REGRESS=$OUT/regress
 DOC=$ROOT/docs/selftests.md
-SECONDS_LIMIT=${SECONDS_LIMIT:-300}
+SECONDS_LIMIT=$((${SECONDS_LIMIT:-300} * ${SLOW:-1}))
 REPETITIONS=3
 mapfile -t rows < <(fold -w 1 <<<"${ROWS:-1234}")
 mkdir -p "$REGRESS" "$OUT/vm"
@@ -54,8 +54,8 @@ arguments() {
 	esac
 }
 
-# command PROGRAM: how the VM runs it.  The one script runs a program of its own name.
-command() {
+# command_line PROGRAM: how the VM runs it.  The one script runs a program of its own name.
+command_line() {
 	case $1 in
 	*.sh) echo ": $prefix/${1%.sh}; sh $prefix/$1" ;;
 	*)
@@ -114,7 +114,7 @@ vm() {
 		{
 			printf '%s\n' "$kvm"
 			for i in "${todo[@]}"; do
-				printf 'run\t%s\t%d\t%s\n' "$i" "$SECONDS_LIMIT" "$(command "$i")"
+				printf 'run\t%s\t%d\t%s\n' "$i" "$SECONDS_LIMIT" "$(command_line "$i")"
 			done
 		} >"$plan"
 		rm -f "$tap"
@@ -191,6 +191,7 @@ compare() {
 # table: how each program ended everywhere
 table() {
 	(cd "$REGRESS" && awk -F '\t' '
+		FILENAME ~ /again$/ { repeated[substr(FILENAME, 1, 1), $1] = 1; next }
 		FNR == 1 { place[++n] = FILENAME }
 		!($1 in known) { known[$1] = 1; program[++m] = $1 }
 		$2 == "-" { whole[FILENAME, $1] = $3; next }
@@ -207,7 +208,7 @@ table() {
 				return "skipped"
 			if (whole[at, name] == "pass" && !f)
 				return s == k && k ? "skipped" : "ok" (k > 1 ? " " k - s : "")
-			return "fails" (f && k > 1 ? " " f "/" k : "")
+			return "fails" (f && k > 1 ? " " f "/" k : "") ((at, name) in repeated ? "*" : "")
 		}
 		END {
 			printf "%-44s", "program"
@@ -221,16 +222,25 @@ table() {
 				sub(/ +$/, "", line)
 				print line
 			}
-		}' base "${rows[@]}")
+		}' "${rows[@]/%/.again}" base "${rows[@]}")
 }
 
-# count: passed, failed, skipped
+# count FAILED: passed, failed, skipped.  What else fails does so on the base, too, or
+# not when repeated.
 count() {
 	(cd "$REGRESS" && awk -F '\t' -v failed="$1" '
 		$2 == "-" && FILENAME SUBSEP $1 in number { next }
-		{ number[FILENAME, $1]++; passed += $3 == "pass"; other += $3 != "pass" }
-		END { printf "%d passed, %d failed, %d skipped\n", passed, failed, other - failed }
-	' "${rows[@]}")
+		{
+			number[FILENAME, $1]++
+			passed += $3 == "pass"
+			skipped += $3 == "skip"
+			other += $3 != "pass" && $3 != "skip"
+		}
+		END {
+			printf "%d did not pass, but neither do they on the base, or passed when repeated\n",
+				other > failed ? other - failed : 0
+			printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+		}' "${rows[@]}")
 }
 
 # document: what docs/selftests.md is
@@ -241,21 +251,22 @@ document() {
 		The programs are those of Linux $(release refs/tags/base), built from it without the series. They ran
 		on a kernel of the base (VM_MEMORY_ATTRIBUTES is always on there) and on one with
 		the series in each row of the [support matrix](../README.md#support-matrix), under
-		$(qemu-system-x86_64 --version | sed -n '1s/ (.*//p') (TCG, SVM), in a VM with 2 CPUs and 4 GiB, at most $SECONDS_LIMIT s each.
+		$(qemu-system-x86_64 --version | sed -n '1s/ (.*//p') (${ACCEL:-$(sed -n 2p "$OUT/vm/accel")}, SVM), in a VM with 2 CPUs and 4 GiB, at most $SECONDS_LIMIT s each.
 		\`make regress\` repeats that. In rows 1, 2 and 4 these are as the series adapts them, as the
 		base's know of private memory that is tracked per VM only: $(paste -sd ' ' "$REGRESS/adapted").
 
 		What fails or is skipped on the base, too, is for want of the hardware, or because
 		of what the emulation does or how slow it is. "fails 1/20" is one of 20 sub-tests, "ok 20" all of them.
+		What failed in a row and not on the base was repeated $REPETITIONS times on both; "*" marks what passed then.
 
 		\`\`\`
-		$(cat "$REGRESS/table")
+		$(cat "$REGRESS/complete")
 		\`\`\`
 	EOT
 }
 
 if [ "${1:-}" = -d ]; then
-	[ -s "$REGRESS/table" ] || die "there is no table yet; run: make regress"
+	[ -s "$REGRESS/complete" ] || die "no run of all tests in all rows has passed; run: make regress"
 	document >"$DOC"
 	exit
 fi
@@ -279,6 +290,7 @@ run_all() {
 	say "$1: run after $SECONDS s"
 }
 
+say "running ${#programs[@]} programs on the base and in rows ${rows[*]}: see ${LOG#"$ROOT"/}/regress-*.log"
 side_by_side run_all base "${rows[@]}" || die "not all of it was run"
 
 nr_failed=0
@@ -303,8 +315,10 @@ for row in "${rows[@]}"; do
 	[ ! -s "$REGRESS/$row.worse" ] || sed "s/^/worse than the base, in row $row: /" "$REGRESS/$row.worse"
 	nr_failed=$((nr_failed + $(wc -l <"$REGRESS/$row.worse")))
 done
+rm -f "$REGRESS/complete"
 table >"$REGRESS/table"
 cat "$REGRESS/table"
+[ "$nr_failed" != 0 ] || [ -n "${ROWS:-}${TESTS:-}" ] || cp "$REGRESS/table" "$REGRESS/complete"
 say "took $SECONDS s"
 count "$nr_failed"
 [ "$nr_failed" = 0 ] || die "the series makes something worse, see above and ${LOG#"$ROOT/"}/vm-regress-*"

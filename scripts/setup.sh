@@ -92,6 +92,7 @@ fi
 # for make deb only
 if [ "${1:-}" = deb ]; then
 	packages='
+build-essential	build packages
 dpkg-dev	build packages
 debhelper	build packages
 rsync		build packages
@@ -99,6 +100,7 @@ kmod		build packages
 python3		kernel build
 libdw-dev	kernel build
 libssl-dev	kernel build (signatures of modules)
+openssl		kernel build (a key for them)
 xz-utils	compressed modules
 zstd		compressed kernel
 debootstrap	a Debian to install them into

@@ -5,8 +5,8 @@
 #
 # It is built in each value of VM_MEMORY_ATTRIBUTES that it has.  In the VM, KVM is
 # loaded as in each row of vm/tests that it has the options for, to run the programs
-# that vm/tests lists for this, as far as the commit has them.  There they may skip:
-# it may be from the middle of the series.
+# that vm/tests lists for this, as far as the commit has them.  Parameters are given
+# even where a row relies on the default, which a later patch may be the one to set.
 #
 # Documentation aside, what did not change since it passed is not repeated.  This
 # leaves build/src at COMMIT, for scripts/queue.sh to bring back.
@@ -42,10 +42,10 @@ smoke() {
 	fi
 	mkdir -p "$OUT/vm"
 	while read -r row; do
-		row_plan "$row"
+		row_plan "$row" | sed 's/\tdefault-/\t/'
 		while read -r seconds command; do
-			printf 'run\trow %s: %s\t%d\t/tests/%s || [ $? = 4 ]\n' \
-				"$row" "$command" "$seconds" "$command"
+			printf 'run\trow %s: %s\t%d\t/tests/%s\n' \
+				"$row" "$command" $((seconds * ${SLOW:-1})) "$command"
 		done < <(programs "$row")
 	done < <(fold -w 1 <<<"$rows") >"$plan"
 	sed -n 's,.*\t/tests/\([^ ]*\).*,\1,p' "$plan" | sort -u >"$OUT/vm/programs"
@@ -69,6 +69,14 @@ result() {
 	printf '%-8s%5s  %.100s\n' "$1" "$2" "$3"
 }
 
+# On a terminal: for how long it has been running, where the result is to be
+tick() {
+	while sleep 1; do
+		kill -0 $$ 2>/dev/null || exit 0
+		printf '\0337%-8s%5s\0338' '...' "$SECONDS"
+	done
+}
+
 commit=$2 log=$LOG/smoke-$1.log
 passed=$PASSED/$(smoke_id "$commit" | sha256sum | cut -d' ' -f1)
 mkdir -p "$PASSED"
@@ -76,16 +84,22 @@ if [ -e "$passed" ]; then
 	result ok - "$(cat "$passed"), not changed since"
 	exit
 fi
+ticker=''
+if [ -t 1 ]; then
+	(exec 9>&-; trap '' INT; tick) &
+	ticker=$!
+fi
 # Not as a condition: in one, bash goes on after commands that fail
 set +e
 (set -e; smoke "$commit") >"$log" 2>&1 </dev/null
 status=$?
 set -e
+[ -z "$ticker" ] || { kill "$ticker"; wait "$ticker" || true; } 2>/dev/null
 if [ "$status" = 0 ]; then
 	grep -E '^[0-9]+ passed, ' "$log" | tail -n 1 >"$passed.new"
 	mv "$passed.new" "$passed"
 	result ok "$SECONDS" "$(cat "$passed")"
 else
-	result FAILED "$SECONDS" "$(grep -hm 1 -E '^FAILED|(error|ERROR): [^s]|[0-9]+ failed' "$log" || tail -n 1 "$log"), see ${log#"$ROOT/"}"
+	result FAILED "$SECONDS" "$(grep -hm 1 -E '^FAILED|(error|ERROR): [^s]|[1-9][0-9]* failed|^The kernel complained' "$log" || tail -n 1 "$log"), see ${log#"$ROOT/"}"
 	exit 3
 fi
