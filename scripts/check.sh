@@ -22,7 +22,7 @@ CHECK=$BUILD/check
 UNPATCHED=$BUILD/unpatched
 EXCEPT=$ROOT/scripts/check.except
 LLVM=-19
-PREFIX='maple_tree|lib/buildid|KVM(: (x86(/mmu)?|SEV|TDX|guest_memfd|Documentation|selftests))?'
+PREFIX='maple_tree|lib/buildid|mm/mempolicy|KVM(: (x86(/mmu)?|SEV|TDX|guest_memfd|Documentation|selftests))?'
 
 # A line for each check, in this order: name, and what it looks at
 checks='
