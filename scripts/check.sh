@@ -208,7 +208,8 @@ compiled() {
 
 	log=$LOG/check-$(basename "$1")-$2-$3${4:+-sparse}.log
 	compile "$@" >"$log" 2>&1 || status=$?
-	messages "$1" <"$log"
+	# Fragments of the configuration may override each other
+	sed '/: override: reassigning to symbol /d' "$log" | messages "$1"
 	[ "$status" = 0 ] || echo "make failed, see ${log#"$ROOT/"}"
 }
 
