@@ -14,6 +14,8 @@
 [ $# = 0 ] || { usage >&2; exit 2; }
 patches_only
 
+# shellcheck source=scripts/apt.sh
+. "$ROOT/scripts/apt.sh"
 # For what it exports, fragments and configure
 # shellcheck source=scripts/kernel.sh
 . "$ROOT/scripts/kernel.sh"
@@ -21,6 +23,7 @@ patches_only
 CHECK=$BUILD/check
 UNPATCHED=$BUILD/unpatched
 EXCEPT=$ROOT/scripts/check.except
+SPARSE=$CHECK/sparse
 LLVM=-19
 PREFIX='maple_tree|lib/buildid|mm/mempolicy|KVM(: (x86(/mmu)?|SEV|TDX|guest_memfd|Documentation|selftests))?'
 
@@ -228,12 +231,31 @@ clang_warnings() {
 	} | sort -u
 }
 
-# The compilers' own are told by the option that controls them
+# build_sparse: the newest of Debian's, as that of Debian 12 doesn't know all that the
+# kernel uses, and the kernel then goes without it
+build_sparse() (
+	apt_setup Sources &&
+		version=$(apt-cache showsrc sparse | sed -n 's/^Version: //p' | sort -V | tail -n 1) &&
+		rm -rf "$SPARSE.new" && mkdir "$SPARSE.new" && cd "$SPARSE.new" &&
+		apt-get source --download-only --tar-only "sparse=$version" &&
+		tar -xf sparse_*.orig.tar.* --strip-components=1 && make -j"$(nproc)" sparse &&
+		echo "$version" >version && rm -rf "$SPARSE" && mv "$SPARSE.new" "$SPARSE"
+)
+
+# sparsed TREE COMPILER: The compilers' own are told by the option that controls them
+sparsed() {
+	local log
+
+	log=$LOG/check-$(basename "$1")-$2-y-sparse.log
+	compiled "$1" "$2" y C=2 "CHECK=$SPARSE/sparse" | grep -v '\[-W' || true
+	grep -q '^  CHECK ' "$log" || echo "sparse failed, see ${log#"$ROOT/"}: it looked at nothing"
+}
+
 sparse_warnings() {
 	{
-		compiled "$1" gcc y C=2
-		compiled "$1" clang-arm64 y C=2
-	} | grep -v '\[-W' || true
+		sparsed "$1" gcc
+		sparsed "$1" clang-arm64
+	} | sort -u
 }
 
 check_gcc() { new gcc_warnings; }
@@ -339,14 +361,15 @@ check_harness() {
 
 # What a check depends on: its own code, its tools, and its input
 check_id() {
-	declare -f "check_$1" new base_id messages touched compile compiled kmake set_up \
+	declare -f "check_$1" sparsed new base_id messages touched compile compiled kmake set_up \
 		"${1}_warnings" kerneldoc_warnings coccinelle_reports selftests_warnings 2>/dev/null || true
-	dpkg-query -W -f '${Package} ${Version}\n' sparse coccinelle codespell "clang$LLVM" gcc shellcheck
+	dpkg-query -W -f '${Package} ${Version}\n' coccinelle codespell "clang$LLVM" gcc shellcheck
 	case $1 in
 	checkpatch|messages) cat patches/*.patch ;;
 	codespell) git ls-files -z -- ':!docs/bench/*.[cps]*g' | xargs -0 cat ;;
 	shellcheck|harness) cat scripts/*.sh .ci/run vm/qemu-* vm/*.c examples/* ;;&
 	abi) cat scripts/abi.c ;;&
+	sparse) cat "$SPARSE/version" ;;&
 	harness) git -C "$REPO" rev-parse HEAD:Documentation/virt/kvm/guest-memfd.rst ;;&
 	harness|uapi|abi) git -C "$REPO" rev-parse HEAD:include/uapi HEAD:arch/x86/include/uapi HEAD:usr ;;
 	selftests) git -C "$REPO" rev-parse HEAD:tools HEAD:include/uapi HEAD:arch/x86/include/uapi ;;
@@ -399,6 +422,8 @@ run_check() {
 cd "$ROOT"
 mkdir -p "$CHECK"
 "$ROOT/scripts/unpatched.sh"
+# shellcheck disable=SC2053 # CHECKS is a pattern
+[[ sparse != ${CHECKS:-*} || -e $SPARSE ]] || step check-sparse "build sparse" build_sparse
 passed=0 failed=0 bad=()
 printf '%-12s%-52s%-8s%5s%6s%7s\n' check 'of what' result s found except
 while IFS=$'\t' read -r name text; do

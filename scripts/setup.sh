@@ -57,7 +57,6 @@ if [ "${1:-}" = check ]; then
 	packages='
 perl		checkpatch
 codespell	spelling
-sparse		C=2
 clang-19	the other compiler; the kernel asks for 17 or later
 lld-19		link with it
 llvm-19		build with it
