@@ -187,7 +187,9 @@ set_up() {
 			"${files[@]}") >"$out/asked"
 		printf 'CONFIG_%s=y\n' HEADERS_INSTALL UAPI_HEADER_TEST >>"$out/asked"
 		echo '# CONFIG_KVM_WERROR is not set' >>"$out/asked"
-		kmake "$tree" "$out" "$compiler" KCONFIG_ALLCONFIG="$out/asked" allnoconfig
+		# Fragments may override each other
+		kmake "$tree" "$out" "$compiler" KCONFIG_ALLCONFIG="$out/asked" allnoconfig 2>&1 |
+			sed '/: override: reassigning to symbol /d'
 	fi
 }
 
@@ -211,8 +213,7 @@ compiled() {
 
 	log=$LOG/check-$(basename "$1")-$2-$3${4:+-sparse}.log
 	compile "$@" >"$log" 2>&1 || status=$?
-	# Fragments of the configuration may override each other
-	sed '/: override: reassigning to symbol /d' "$log" | messages "$1"
+	messages "$1" <"$log"
 	[ "$status" = 0 ] || echo "make failed, see ${log#"$ROOT/"}"
 }
 
