@@ -243,7 +243,8 @@ build_sparse() (
 		echo "$version" >version && rm -rf "$SPARSE" && mv "$SPARSE.new" "$SPARSE"
 )
 
-# sparsed TREE COMPILER: The compilers' own are told by the option that controls them
+# sparsed TREE COMPILER: what sparse says.  What the compiler says is told by the option
+# that controls it, and is left out.
 sparsed() {
 	local log
 
