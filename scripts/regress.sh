@@ -49,7 +49,7 @@ arguments() {
 	case $1 in
 	access_tracking_perf_test) echo -b 64M -v 1 ;;
 	dirty_log_perf_test) echo -b 256M ;;
-	memslot_perf_test) echo -l 1 -s 256 ;;
+	memslot_perf_test) echo -l 1 -s 256 -t 100 ;;
 	mmu_stress_test) echo -m 1 -s 1 ;;
 	esac
 }
