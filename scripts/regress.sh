@@ -54,11 +54,11 @@ arguments() {
 	esac
 }
 
-# limit PROGRAM: seconds.  One waits for 100000 migrations between CPUs, no matter
-# how long that takes.
+# limit PROGRAM: seconds.  One waits for 100000 migrations between CPUs, no matter how
+# long that takes, and one unmaps 32768 pages, one at a time.
 limit() {
 	case $1 in
-	rseq_test) echo $((4 * SECONDS_LIMIT)) ;;
+	memslot_perf_test | rseq_test) echo $((4 * SECONDS_LIMIT)) ;;
 	*) echo "$SECONDS_LIMIT" ;;
 	esac
 }
@@ -261,7 +261,7 @@ document() {
 		on a kernel of the base (VM_MEMORY_ATTRIBUTES is always on there) and on one with
 		the series in each row of the [support matrix](../README.md#support-matrix), under
 		$(qemu-system-x86_64 --version | sed -n '1s/ (.*//p') (${ACCEL:-$(sed -n 2p "$OUT/vm/accel")}, SVM), in a VM with 2 CPUs and 4 GiB, at most
-		$(limit each) s each ($(limit rseq_test) s for rseq_test).
+		$(limit each) s each ($(limit rseq_test) s for memslot_perf_test and rseq_test).
 		\`make regress\` repeats that. In rows 1, 2 and 4 these are as the series adapts them, as the
 		base's know of private memory that is tracked per VM only: $(paste -sd ' ' "$REGRESS/adapted").
 
