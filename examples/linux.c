@@ -451,6 +451,14 @@ static void create_machine(struct linux_guest *guest)
 	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP) || ioctl(vm->fd, KVM_CREATE_PIT2, &pit))
 		die("cannot create interrupt controllers and timer: %m");
 	create_memory(guest);
+	/*
+	 * The host's frequency, as it is known now.  The default is that of the time when
+	 * KVM was loaded.  If the host has measured it better since then, and can't
+	 * scale, KVM would fail to set the default, unseen, and the guest's TSC stand still.
+	 */
+	if (ioctl(vm->fd, KVM_SET_TSC_KHZ, 0))
+		die("cannot set the frequency of the guest's TSC: %m");
+
 	vm_create_vcpus(vm, guest->options->nr_vcpus);
 	device_create(&guest->device, vm);
 }
