@@ -333,6 +333,33 @@ static void unload_kvm(void)
 	loaded_name = NULL;
 }
 
+/*
+ * KVM remembers the frequency of the TSC when it is loaded, and guests of a host that
+ * can't scale find their TSC at a standstill if the host corrects that by more than
+ * 0.025% thereafter.  It does so in the background, soon after it booted, and by that
+ * much if the machine that emulates it was busy.
+ */
+static void wait_for_tsc(void)
+{
+	const char *path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+	char is[16] = "";
+	int tries;
+	FILE *f;
+
+	for (tries = 0; tries < 200; tries++) {
+		f = fopen(path, "r");
+		if (!f)
+			return;
+		if (!fgets(is, sizeof(is), f))
+			is[0] = 0;
+		fclose(f);
+		if (strcmp(is, "tsc-early\n"))
+			return;
+		usleep(100000);
+	}
+	note("the frequency of the TSC is still not known");
+}
+
 static void load_kvm(const char *name, const char *variant, const char *value)
 {
 	char params[64] = "", is[4] = "-", label[160];
@@ -340,6 +367,7 @@ static void load_kvm(const char *name, const char *variant, const char *value)
 	FILE *f;
 
 	unload_kvm();
+	wait_for_tsc();
 	if (!strncmp(value, DEFAULT, strlen(DEFAULT)))
 		value += strlen(DEFAULT);
 	else if (value[0] != '-')
