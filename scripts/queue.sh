@@ -62,7 +62,7 @@ make_queue() {
 	local commit patch
 
 	export GIT_INDEX_FILE=$BUILD/queue-index
-	rm -f "$GIT_INDEX_FILE"
+	rm -f "$GIT_INDEX_FILE" "$GIT_INDEX_FILE.lock"	# one that was killed left it
 	git read-tree "$BASE"
 	commit=$(git rev-parse "$BASE^{commit}")
 	for patch in $(queue_files); do
