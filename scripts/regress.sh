@@ -201,7 +201,10 @@ compare() {
 table() {
 	(cd "$REGRESS" && awk -F '\t' '
 		FILENAME ~ /again$/ { repeated[substr(FILENAME, 1, 1), $1] = 1; next }
-		FNR == 1 { place[++n] = FILENAME }
+		FNR == 1 {
+			place[++n] = FILENAME
+			heading[n] = FILENAME == "base" ? "base" : "row " FILENAME
+		}
 		!($1 in known) { known[$1] = 1; program[++m] = $1 }
 		$2 == "-" { whole[FILENAME, $1] = $3; next }
 		{ number[FILENAME, $1]++; count[FILENAME, $1, $3]++ }
@@ -220,14 +223,10 @@ table() {
 			return "fails" (f && k > 1 ? " " f "/" k : "") ((at, name) in repeated ? "*" : "")
 		}
 		END {
-			printf "%-44s", "program"
-			for (i = 1; i <= n; i++)
-				printf "%-11s", place[i] == "base" ? "base" : "row " place[i]
-			printf "\n"
-			for (j = 1; j <= m; j++) {
-				line = sprintf("%-44s", program[j])
+			for (j = 0; j <= m; j++) {
+				line = sprintf("%-44s", j ? program[j] : "program")
 				for (i = 1; i <= n; i++)
-					line = line sprintf("%-11s", cell(place[i], program[j]))
+					line = line sprintf("%-11s", j ? cell(place[i], program[j]) : heading[i])
 				sub(/ +$/, "", line)
 				print line
 			}
