@@ -29,13 +29,19 @@ available() {
 		done | sort -V -u -k 1,1
 }
 
-# download FILE VERSION
+# download FILE VERSION: succeeds without the file if the mirror lists a source package
+# that it doesn't have, as mirrors do that keep fewer source packages than others
 download() {
 	case $1 in
 	*.deb) apt_download "$PACKAGE" "$2" "$BASES_DIR" ;;
 	*)
-		rm -rf "$BASES_DIR/partial" && mkdir "$BASES_DIR/partial" && cd "$BASES_DIR/partial" &&
-			apt-get source --download-only --tar-only "linux=$2" && mv -- "$1" "$BASES_DIR/"
+		rm -rf "$BASES_DIR/partial" && mkdir "$BASES_DIR/partial" && cd "$BASES_DIR/partial" || return
+		if apt-get source --download-only --tar-only "linux=$2" 2>apt.errors; then
+			mv -- "$1" "$BASES_DIR/"
+		else
+			cat apt.errors
+			grep -q '404  *Not Found' apt.errors
+		fi
 		;;
 	esac
 }
@@ -75,6 +81,11 @@ import() {
 	rm -rf "$BASES_DIR/tree"
 }
 
+# imported FILE: whether it was
+imported() {
+	git -C "$REPO" rev-parse -q --verify "$(ref "$1")" >/dev/null
+}
+
 # apply FILE: prints the commit with the series
 apply() {
 	local base patch
@@ -97,13 +108,13 @@ apt_setup Packages
 apt_setup Sources
 available >"$BASES_DIR/available"
 [ -s "$BASES_DIR/available" ] || die "the mirror has no Linux 7.3"
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 while read -r file version; do
 	# shellcheck disable=SC2053 # BASES is a pattern
 	[[ $file = ${BASES:-*} ]] || continue
 	[ -e "$BASES_DIR/$file" ] ||
 		step "bases-$file" "download $file" download "$file" "$version"
-	git -C "$REPO" rev-parse -q --verify "$(ref "$file")" >/dev/null ||
+	[ ! -e "$BASES_DIR/$file" ] || imported "$file" ||
 		step "bases-$file" "import $file" import "$file"
 done <"$BASES_DIR/available"
 
@@ -112,6 +123,12 @@ printf '%-46s%-10s%-9s%-8s%5s  %s\n' base release applies works s 'smoke test'
 while read -r file version; do
 	# shellcheck disable=SC2053 # BASES is a pattern
 	[[ $file = ${BASES:-*} ]] || continue
+	if ! imported "$file"; then
+		printf '%-46s%-10s%s\n' "$file" skipped \
+			"listed, but 404 Not Found; to include it, put it into ${BASES_DIR#"$ROOT/"}"
+		skipped=$((skipped + 1))
+		continue
+	fi
 	printf '%-46s%-10s' "$file" "$(release "$(ref "$file")")"
 	if ! commit=$(apply "$file" 2>"$LOG/bases-apply.err"); then
 		printf '%-9s%s\n' FAILED "$(tail -n 1 "$LOG/bases-apply.err")"
@@ -127,6 +144,7 @@ while read -r file version; do
 	fi
 	passed=$((passed + 1))
 done <"$BASES_DIR/available"
-[ $((passed + failed)) -gt 0 ] || die "no base matches $BASES"
-say "$passed passed, $failed failed, $SECONDS s"
+[ $((passed + failed + skipped)) -gt 0 ] || die "no base matches $BASES"
+say "$passed passed, $failed failed, $skipped skipped, $SECONDS s"
+[ $((passed + failed)) -gt 0 ] || die "none of them is to be had"
 [ "$failed" = 0 ] || die "the series is not for all of them"
