@@ -29,8 +29,8 @@ available() {
 		done | sort -V -u -k 1,1
 }
 
-# download FILE VERSION: succeeds without the file if the mirror lists a source package
-# that it doesn't have, as mirrors do that keep fewer source packages than others
+# download FILE VERSION: succeeds without the file if it is of a source package that the
+# mirror lists but does not have
 download() {
 	case $1 in
 	*.deb) apt_download "$PACKAGE" "$2" "$BASES_DIR" ;;
