@@ -43,7 +43,8 @@
 #:   make bases      see that it applies to, and works on, each 7.3.y of Debian's
 #:
 #: To hand it on:
-#:   make mbox       a mailbox for git am or to send; SIGNOFF='Name <mail>' signs off
+#:   make mbox       mails to send, or a mailbox for git am; SIGNOFF='Name <mail>' is
+#:                   their author, and signs off
 #:   make quilt      a tarball for a queue such as debian/patches
 #:
 #: The steps they consist of:

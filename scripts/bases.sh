@@ -112,10 +112,10 @@ passed=0 failed=0 skipped=0
 while read -r file version; do
 	# shellcheck disable=SC2053 # BASES is a pattern
 	[[ $file = ${BASES:-*} ]] || continue
+	! imported "$file" || continue
 	[ -e "$BASES_DIR/$file" ] ||
 		step "bases-$file" "download $file" download "$file" "$version"
-	[ ! -e "$BASES_DIR/$file" ] || imported "$file" ||
-		step "bases-$file" "import $file" import "$file"
+	[ ! -e "$BASES_DIR/$file" ] || step "bases-$file" "import $file" import "$file"
 done <"$BASES_DIR/available"
 
 trap '"$ROOT/scripts/queue.sh"' EXIT

@@ -14,7 +14,7 @@
 
 PROGRAM=guest_memfd_conversion_perf_test
 REPETITIONS=3
-SECONDS_LIMIT=1800
+SECONDS_LIMIT=$((1800 * ${SLOW:-1}))
 BENCH=$OUT/bench
 
 # vm TREE ROW OUTPUT: run the benchmark in a VM.  Which page tables neighbours
@@ -80,26 +80,22 @@ curve() {
 	plot+="${plot:+, }'$BENCH/plot/$name' with linespoints title '$title'"
 }
 
-# draw NAME TITLE LABEL-OF-X: write the plot as SVG and PNG
+# draw NAME TITLE LABEL-OF-X: write the plot
 draw() {
-	local terminal
-
-	for terminal in svg png; do
-		gnuplot <<-EOT
-			set terminal $terminal size 900,600 $([ $terminal = png ] || echo "background 'white'")
-			set output '$BENCH/$1.$terminal'
-			set title '$2'
-			set xlabel '$3'
-			set ylabel 'instructions'
-			set logscale x 2
-			set logscale y 10
-			set format x '%.0b %B'
-			set format y '10^{%L}'
-			set grid
-			set key outside below
-			plot $plot
-		EOT
-	done
+	gnuplot <<-EOT
+		set terminal svg size 900,600 background 'white'
+		set output '$BENCH/$1.svg'
+		set title '$2'
+		set xlabel '$3'
+		set ylabel 'instructions'
+		set logscale x 2
+		set logscale y 10
+		set format x '%.0b %B'
+		set format y '10^{%L}'
+		set grid
+		set key outside below
+		plot $plot
+	EOT
 	plot=''
 }
 
@@ -210,8 +206,7 @@ conditions() {
 if [ "${1:-}" = -d ]; then
 	[ -e "$BENCH/results.csv" ] || die "there are no results; run: make bench"
 	mkdir -p "$ROOT/docs/bench"
-	cp "$BENCH"/{results.csv,size.svg,size.png,fragmentation.svg,fragmentation.png} \
-		"$ROOT/docs/bench/"
+	cp "$BENCH"/{results.csv,size.svg,fragmentation.svg} "$ROOT/docs/bench/"
 	markdown >"$ROOT/docs/bench/results.md"
 	exit
 fi
@@ -227,6 +222,6 @@ conditions >"$BENCH/conditions"
 csv >"$BENCH/results.csv"
 json <"$BENCH/results.csv" >"$BENCH/results.json"
 plot='' && plots
-say "results: ${BENCH#"$ROOT"/}/results.csv, .json; plots: size.svg, fragmentation.svg, .png"
+say "results: ${BENCH#"$ROOT"/}/results.csv, .json; plots: size.svg, fragmentation.svg"
 awk -f "$ROOT/scripts/bench.awk" "$BENCH/results.csv" ||
 	die "not all targets are met"

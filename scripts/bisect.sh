@@ -24,6 +24,9 @@ selected() {
 	return 1
 }
 
+[[ ${PATCHES:-1} =~ ^[0-9]+(-[0-9]*)?(,[0-9]+(-[0-9]*)?)*$ ]] ||
+	die "PATCHES= has to be like 19-24,60- and is $PATCHES"
+
 trap '"$ROOT/scripts/queue.sh"' EXIT
 mapfile -t commits < <(git -C "$REPO" rev-list --reverse refs/tags/base..refs/heads/queue)
 passed=0 failed=0

@@ -42,7 +42,21 @@ input == 2 {
 /^FN:/ {
 	split(substr($0, 4), a, ",")
 	start[++n_functions] = a[1]
-	function_name[n_functions] = a[2]
+	function_name[n_functions] = a[length(a)]
+	next
+}
+
+# The same as lcov 2 has it
+/^FNL:/ {
+	split(substr($0, 5), a, ",")
+	line_of[a[1]] = a[2]
+	next
+}
+
+/^FNA:/ {
+	split(substr($0, 5), a, ",")
+	start[++n_functions] = line_of[a[1]]
+	function_name[n_functions] = a[3]
 	next
 }
 

@@ -112,6 +112,8 @@ unpacked() {
 	esac
 }
 
+[ "$(id -u)" = 0 ] || say "To install the packages into ${SYSTEM#"$ROOT"/} takes root:"
+as_root true
 mkdir -p "$KERNEL"
 config=${CONFIG:-$(debian_config amd64 "$DEB")}
 id=$({ sha256sum "$config" "$ROOT"/{config/deb.config,scripts/deb.sh}; build_id; echo "${FULL:-}"; } | sha256sum)
@@ -122,8 +124,6 @@ if [ "$(cat "$DEB/build-id" 2>/dev/null)" != "$id" ]; then
 	echo "$id" >"$DEB/build-id"
 fi
 RELEASE=$(cat "$KERNEL/include/config/kernel.release")
-[ "$(id -u)" = 0 ] || say "To install them into ${SYSTEM#"$ROOT"/} takes root:"
-as_root true
 [ -e "$SYSTEM" ] || step deb-debian "install Debian ($DEBIAN) into ${SYSTEM#"$ROOT"/}" debian
 step deb-install "install packages there" install_packages
 variant

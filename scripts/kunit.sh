@@ -26,7 +26,7 @@ TESTS_DIR=virt/kvm/tests
 KUNIT=$OUT/kunit
 CONSOLE=$LOG/kunit.console.log
 RESULT=$LOG/kunit.result
-LIMIT=600
+LIMIT=$((600 * ${SLOW:-1}))
 
 kunit_py() {
 	python3 "$SRC/tools/testing/kunit/kunit.py" "$@"

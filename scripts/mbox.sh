@@ -1,14 +1,15 @@
 #!/bin/bash
-# Write the series as a mailbox: build/mbox/series.mbox, with the cover letter, in
-# one thread, and addressed to whom MAINTAINERS names; and patches.mbox, which is
-# the same without the cover letter, where "git am" would stop.
+# Write the series as mails, in one thread, and addressed to whom MAINTAINERS names:
+# build/mbox/mails, one file each, for "git send-email"; the same as a mailbox,
+# series.mbox; and patches.mbox, without the cover letter, where "git am" would stop.
 #
-# SIGNOFF='Name <mail>' signs off each patch, and sends it.  The same patches and
-# SIGNOFF always give the same bytes.
+# SIGNOFF='Name <mail>' is who sends the patches, and as their author signs them off.
+# The same patches and SIGNOFF always give the same bytes.
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 MBOX=$BUILD/mbox
 PRISTINE=$BUILD/pristine
@@ -31,7 +32,6 @@ mails() {
 
 $(base_text)"
 	[ -z "${SIGNOFF:-}" ] || options+=(--signoff)
-	rm -rf "$1"
 	cd "$REPO"
 	GIT_COMMITTER_NAME=${sender% <*} GIT_COMMITTER_EMAIL=${email%>} \
 	GIT_COMMITTER_DATE=$date GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1 \
@@ -44,6 +44,9 @@ $(base_text)"
 		s/^Message-Id:/Message-ID:/
 	}" "$1"/*
 	sed -i "1,/^\$/s/^Date: .*/Date: $(date -u -R -d "@${date% *}")/" "$1"/0000-*
+	# The one who signs off takes the place of the author, whom format-patch names in
+	# the first line of the text
+	[ -z "${SIGNOFF:-}" ] || sed -i '1,/^$/{/^$/{n; /^From: /{:more; N; /\n$/!b more; d}}}' "$1"/*
 }
 
 # recipients FILE: lines To|Cc ADDRESS, from MAINTAINERS.  What needs encoding goes
@@ -80,11 +83,14 @@ address() {
 
 	mkdir -p "$cache"
 	cd "$REPO"
-	recipients -f virt/kvm/guest_memfd.c >"$MBOX/kvm"
+	rm -f "$MBOX/all"
+	recipients -f virt/kvm/guest_memfd.c >"$MBOX/kvm" || return
 	for mail in "$1"/*.patch; do
 		[[ $mail != */0000-* ]] || continue
 		id=$({ git rev-parse refs/tags/base; git patch-id --stable <"$mail"; } | sha256sum | cut -c1-40)
-		[ -e "$cache/$id" ] || recipients "$mail" 2>/dev/null >"$cache/$id"
+		if [ ! -e "$cache/$id" ]; then
+			recipients "$mail" >"$cache/new" && mv "$cache/new" "$cache/$id" || return
+		fi
 		cat "$cache/$id" >>"$MBOX/all"
 		sort -s -r -k 1,1 "$MBOX/kvm" "$cache/$id" | add_recipients "$mail"
 	done
@@ -92,10 +98,11 @@ address() {
 	rm -f "$MBOX/all" "$MBOX/kvm"
 }
 
-# write DIRECTORY: the mails, as mailboxes there
+# write DIRECTORY: the mails, and as mailboxes, there
 write() {
-	mails "$1" && address "$1" &&
-		cat "$1"/*.patch >"$1/series.mbox" && rm "$1"/0000-* && cat "$1"/*.patch >"$1/patches.mbox"
+	rm -rf "$1"
+	mails "$1/mails" && address "$1/mails" && cat "$1"/mails/*.patch >"$1/series.mbox" &&
+		find "$1/mails" -name '*.patch' ! -name '0000-*' | sort | xargs cat >"$1/patches.mbox"
 }
 
 # Twice the same; all mails, in one thread, and the tree that patches/ makes
@@ -119,7 +126,7 @@ verify() {
 		GIT_COMMITTER_NAME=am GIT_COMMITTER_EMAIL=am git -C "$PRISTINE" am -q "$dir/patches.mbox" &&
 		[ "$(git -C "$PRISTINE" rev-parse 'HEAD^{tree}')" = "$(git -C "$REPO" rev-parse 'queue^{tree}')" ] &&
 		diff <(git -C "$PRISTINE" log --format='%an <%ae> %ad %s' refs/tags/base..HEAD) \
-			<(git -C "$REPO" log --format='%an <%ae> %ad %s' "$RANGE")
+			<(git -C "$REPO" log --format="${SIGNOFF:-%an <%ae>} %ad %s" "$RANGE")
 }
 
 if [ -n "${SIGNOFF:-}" ]; then
@@ -130,7 +137,8 @@ date=$(git -C "$REPO" log --format='%at +0000' "$RANGE" | sort -n | tail -n 1)
 mkdir -p "$MBOX"
 step mbox "write the mailbox" write "$MBOX/new"
 step mbox-verify "verify it" verify
-mv "$MBOX"/new/*.mbox "$MBOX/"
+rm -rf "$MBOX/mails"
+mv "$MBOX"/new/* "$MBOX/"
 rm -rf "$MBOX"/{new,again,split}
 sha256sum "$MBOX"/*.mbox | sed "s,$ROOT/,,"
 say "git am build/mbox/patches.mbox, or git am --empty=drop build/mbox/series.mbox, gives the tree of patches/"

@@ -23,10 +23,9 @@ GUARD=refs/gmem/target
 MUTANTS_OUT=$BUILD/mutants
 mkdir -p "$MUTANTS_OUT/log"
 
-# What kernel.sh builds with, so that only what a mistake changes is built again
-export KBUILD_BUILD_USER=gmem KBUILD_BUILD_HOST=vm KBUILD_BUILD_VERSION=1
-export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 1970'
-export CCACHE_DIR=$BUILD/ccache
+# For what it exports, so that only what a mistake changes is built again
+# shellcheck source=scripts/kernel.sh
+. "$ROOT/scripts/kernel.sh"
 
 restore() {
 	git -C "$SRC" reset -q --hard HEAD

@@ -8,6 +8,8 @@
 . "$(dirname "$0")/common.sh"
 # shellcheck source=scripts/apt.sh
 . "$ROOT/scripts/apt.sh"
+[ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 DIR=$BUILD/oldconfig
 

@@ -6,6 +6,7 @@
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
 [ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 NAME=gmem-in-place-conversion
 QUILT=$BUILD/quilt

@@ -11,7 +11,7 @@
 . "$(dirname "$0")/common.sh"
 
 ADD=$OUT/run/root
-SECONDS_LIMIT=300
+SECONDS_LIMIT=$((300 * ${SLOW:-1}))
 
 step examples "build examples" make -C "$ROOT/examples" UAPI="$OUT/uapi" O="$OUT/examples"
 

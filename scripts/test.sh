@@ -72,8 +72,8 @@ log_checks() {
 		for_kernel "$kind" || continue
 		# init writes the name to the log, i.e. it can't have the text
 		# shellcheck disable=SC2016 # the shell in the VM expands this
-		printf 'run\trow %s: log\t10\tn=$(dmesg | grep -c "%s"); echo "%s: wanted %s messages, got $n"; [ "$n" = %s ]\n' \
-			"$1" "$text" "$text" "$count" "$count"
+		printf 'run\trow %s: log\t%d\tn=$(dmesg | grep -c "%s"); echo "%s: wanted %s messages, got $n"; [ "$n" = %s ]\n' \
+			"$1" $((10 * ${SLOW:-1})) "$text" "$text" "$count" "$count"
 	done <"$ROOT/vm/tests"
 }
 
@@ -81,7 +81,7 @@ log_checks() {
 # which lines, for coverage.sh
 counters() {
 	# shellcheck disable=SC2016 # the shell in the VM expands this
-	[[ -${DEBUG:-}- != *-gcov-* ]] || printf 'run\tgcov\t600\t%s\n' \
+	[[ -${DEBUG:-}- != *-gcov-* ]] || printf 'run\tgcov\t%d\t%s\n' $((600 * ${SLOW:-1})) \
 		'find /sys/kernel/debug/gcov -name "*.gcda" | while read -r f; do echo "gcda ${f#/sys/kernel/debug/gcov/}"; gzip -c <"$f" | base64; done'
 }
 
@@ -109,7 +109,7 @@ factor=$(time_factor "${DEBUG:-}")
 mkdir -p "$OUT/vm"
 {
 	[ -z "${STOP:-}" ] || echo stop
-	[ -z "${FIRST:-}" ] || printf 'run\tfirst\t60\t%s\n' "$FIRST"
+	[ -z "${FIRST:-}" ] || printf 'run\tfirst\t%d\t%s\n' $((60 * ${SLOW:-1})) "$FIRST"
 	for ((i = 0; i < ${#rows}; i++)); do
 		row=${rows:i:1}
 		row_plan "$row"

@@ -5,6 +5,8 @@
 
 # shellcheck source=scripts/common.sh
 . "$(dirname "$0")/common.sh"
+[ $# = 0 ] || { usage >&2; exit 2; }
+patches_only
 
 LINUX=$BUILD/linux
 

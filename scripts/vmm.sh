@@ -21,7 +21,7 @@ QEMU_ROOT=${QEMU_ROOT%/}
 QEMU=$QEMU_ROOT/usr/bin/qemu-system-x86_64
 LIBS=lib/x86_64-linux-gnu
 LINKER=$LIBS/ld-linux-x86-64.so.2
-SECONDS_LIMIT=400
+SECONDS_LIMIT=$((400 * ${SLOW:-1}))
 ADD=$OUT/vmm/root
 
 # run ROOT PROGRAM ARGUMENT...: with the dynamic linker and libraries of ROOT
@@ -92,9 +92,11 @@ plan() {
 	esac
 	[ "$1" != 0 ] || name=base
 	[ -z "$way" ] ||
-		printf 'run\t%s: code of the porting guide\t60\tguide %s\n' "$name" "$way"
+		printf 'run\t%s: code of the porting guide\t%d\tguide %s\n' \
+			"$name" $((60 * ${SLOW:-1})) "$way"
 	[ "$way" != in-place ] ||
-		printf 'run\t%s: example of the guide\t60\tguide-example\n' "$name"
+		printf 'run\t%s: example of the guide\t%d\tguide-example\n' \
+			"$name" $((60 * ${SLOW:-1}))
 	for backend in memfd ram; do
 		printf 'run\t%s: QEMU with %s\t%d\tqemu-host %s\n' \
 			"$name" "$backend" "$SECONDS_LIMIT" "$backend"
