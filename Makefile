@@ -33,7 +33,8 @@
 #:   make export     regenerate patches/ from it; the same commits give the same
 #:                   bytes
 #:   make deb        build Debian packages of the kernel with the series, install and
-#:                   boot them, and run the tests of rows 3 and 4
+#:                   boot them, and run the tests of rows 3 and 4; takes more than
+#:                   half an hour the first time
 #:   make oldconfig  what the series changes in Debian's amd64 configuration
 #:   make matrix     build it with W=1 in each configuration that matters, and for
 #:                   other architectures; takes most of an hour the first time
