@@ -40,9 +40,9 @@ input == 2 {
 }
 
 /^FN:/ {
-	split(substr($0, 4), a, ",")
+	n = split(substr($0, 4), a, ",")
 	start[++n_functions] = a[1]
-	function_name[n_functions] = a[length(a)]
+	function_name[n_functions] = a[n]
 	next
 }
 
