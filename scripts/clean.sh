@@ -19,11 +19,12 @@ if git -C "$REPO" rev-parse -q --verify refs/heads/series >/dev/null 2>&1 &&
 	die "build/linux may have commits that patches/ does not have; run make export
 or make tree first, or remove build/ by hand"
 fi
+# Debian's .gitignore hides new files
 if [ -e "$BUILD/linux" ] && {
 	! git -C "$BUILD/linux" symbolic-ref -q HEAD >/dev/null ||
-		[ -n "$(git -C "$BUILD/linux" status --porcelain)" ]
+		[ -n "$(git -C "$BUILD/linux" status --porcelain --ignored)" ]
 }; then
-	die "build/linux has changes that are not committed, or a rebase that is not finished;
+	die "build/linux has changes or files that are not committed, or a rebase that is not finished;
 see to that, or remove build/ by hand"
 fi
 rm -rf "$BUILD"
